@@ -1,0 +1,615 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Copy-on-write page tables: PTE tables shared between parent and child.
+ *
+ * Every hook that other files call is declared here.  A hook costs a static
+ * branch not taken until the first process opts in.  See
+ * Documentation/mm/cow_pte.rst for the invariants (I1..I7) that the comments
+ * refer to.
+ */
+#ifndef _LINUX_COW_PTE_H
+#define _LINUX_COW_PTE_H
+
+#include <linux/mm.h>
+
+struct mmu_gather;
+struct mmu_notifier_range;
+
+/**
+ * struct cow_pte_fork - one fork() in progress that shares tables
+ * @mm: the child
+ * @oldmm: the parent, NULL if this fork copies conventionally
+ * @pos: tables below this address have been shared or taken out of @inherit
+ * @inherit: what the shared tables will add to the child's counters
+ * @nr_shared: tables attached to the child
+ * @nr_protected: tables of the parent that this fork write-protected
+ *
+ * Lives on the stack of dup_mmap().  Other tasks reach it through
+ * mm->cow_pte.fork under mm->cow_pte.lock; see cow_pte_add_mm_counter().
+ */
+struct cow_pte_fork {
+#ifdef CONFIG_COW_PTE
+	struct mm_struct *mm;
+	struct mm_struct *oldmm;
+	unsigned long pos;
+	atomic_long_t inherit[NR_MM_COUNTERS];
+	unsigned long nr_shared;
+	unsigned long nr_protected;
+#endif
+};
+
+#ifdef CONFIG_COW_PTE
+
+#include <linux/jump_label.h>
+#include <linux/sched/coredump.h>
+
+DECLARE_STATIC_KEY_FALSE(cow_pte_key);
+
+static __always_inline bool cow_pte_enabled(void)
+{
+	return static_branch_unlikely(&cow_pte_key);
+}
+
+/*
+ * Does this entry point to a write-protected table?  Then the table may be
+ * shared and nobody may change it on behalf of one mm (I3).
+ */
+static __always_inline bool pmd_cow_pte(pmd_t pmd)
+{
+	return cow_pte_enabled() && pmd_table_protected(pmd);
+}
+
+void __cow_pte_mm_init(struct mm_struct *mm);
+void __cow_pte_mm_exit(struct mm_struct *mm);
+void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
+			  struct mm_struct *oldmm);
+void __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma);
+void __cow_pte_fork_end(struct cow_pte_fork *fork, int error);
+int __cow_pte_copy(struct vm_area_struct *dst_vma,
+		   struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+		   pmd_t *src_pmd, unsigned long addr);
+vm_fault_t __cow_pte_fault(struct vm_fault *vmf);
+int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
+int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
+			  unsigned long end);
+int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
+			  unsigned long end);
+bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
+		   pmd_t *pmd, unsigned long addr, unsigned long end,
+		   struct zap_details *details);
+void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
+			   pte_t *ptep, int *rss);
+bool __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
+			unsigned long addr);
+void __cow_pte_put(struct ptdesc *ptdesc);
+unsigned int __cow_pte_sharers(pte_t *ptep);
+void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
+			      pte_t *ptep, int member, long value);
+void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
+			     pte_t *ptep);
+void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
+			  pte_t *ptep);
+int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags);
+int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on);
+
+/**
+ * cow_pte_mm_init - initialise the feature's part of a new mm
+ * @mm: the new mm, not yet visible to anybody
+ */
+static inline void cow_pte_mm_init(struct mm_struct *mm)
+{
+	__cow_pte_mm_init(mm);
+}
+
+/**
+ * cow_pte_mm_exit - forget an mm that has lost its page tables
+ * @mm: mm whose exit_mmap() has run
+ */
+static inline void cow_pte_mm_exit(struct mm_struct *mm)
+{
+	if (unlikely(mm->cow_pte.family))
+		__cow_pte_mm_exit(mm);
+}
+
+/*
+ * A dying mm drops its shared tables without looking inside; its counters
+ * then mean nothing.
+ */
+static inline bool cow_pte_rss_stale(struct mm_struct *mm)
+{
+	return mm->cow_pte.rss_stale;
+}
+
+/**
+ * cow_pte_fork_begin - decide whether a fork shares page tables
+ * @fork: state of this fork, on the caller's stack
+ * @mm: the child
+ * @oldmm: the parent
+ *
+ * The caller holds both mmap_locks for writing.  May sleep.  Cannot fail: a
+ * fork that cannot share is an ordinary one.
+ */
+static inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
+				      struct mm_struct *mm,
+				      struct mm_struct *oldmm)
+{
+	fork->oldmm = NULL;
+	if (cow_pte_enabled())
+		__cow_pte_fork_begin(fork, mm, oldmm);
+}
+
+/**
+ * cow_pte_fork_skip - a VMA whose pages the child does not get
+ * @oldmm: the parent
+ * @vma: VMA of the parent with VM_DONTCOPY or VM_WIPEONFORK
+ *
+ * The caller holds both mmap_locks for writing.
+ */
+static inline void cow_pte_fork_skip(struct mm_struct *oldmm,
+				     struct vm_area_struct *vma)
+{
+	if (cow_pte_enabled())
+		__cow_pte_fork_skip(oldmm, vma);
+}
+
+/**
+ * cow_pte_fork_end - complete or undo the sharing of one fork
+ * @fork: state of this fork
+ * @error: 0, or why dup_mmap() gives up
+ *
+ * The caller holds both mmap_locks for writing.
+ */
+static inline void cow_pte_fork_end(struct cow_pte_fork *fork, int error)
+{
+	if (unlikely(fork->oldmm))
+		__cow_pte_fork_end(fork, error);
+}
+
+/**
+ * cow_pte_copy - attach a PTE table to the child instead of copying it
+ * @dst_vma: VMA of the child
+ * @src_vma: VMA of the parent
+ * @dst_pmd: entry of the child
+ * @src_pmd: entry of the parent
+ * @addr: an address in the table's range
+ *
+ * The caller holds both mmap_locks for writing.  May sleep.
+ *
+ * Return: 1 if @dst_pmd points to the parent's table now, 0 if the caller must
+ * copy the entries, -ENOMEM if the parent's table could not be made private.
+ */
+static inline int cow_pte_copy(struct vm_area_struct *dst_vma,
+			       struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+			       pmd_t *src_pmd, unsigned long addr)
+{
+	if (!cow_pte_enabled())
+		return 0;
+	return __cow_pte_copy(dst_vma, src_vma, dst_pmd, src_pmd, addr);
+}
+
+/**
+ * cow_pte_fault - let a fault proceed only on a table of its own
+ * @vmf: the fault; @vmf->pmd is not a leaf
+ *
+ * Runs under the VMA lock or the mmap_lock.  May sleep.
+ *
+ * Return: VM_FAULT_FALLBACK if handle_pte_fault() shall go on, else the result
+ * of the fault (0 or VM_FAULT_OOM).
+ */
+static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
+{
+	if (!pmd_cow_pte(pmdp_get_lockless(vmf->pmd)))
+		return VM_FAULT_FALLBACK;
+	return __cow_pte_fault(vmf);
+}
+
+/**
+ * cow_pte_break - make the table behind a PMD entry private to its mm
+ * @mm: the mm
+ * @pmd: entry that may point to a shared table
+ * @addr: an address in the table's range
+ *
+ * The caller keeps fork() away: it holds the mmap_lock or a VMA lock in the
+ * table's range.  May sleep.
+ *
+ * Return: 0, or -ENOMEM with nothing changed.
+ */
+static inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
+				unsigned long addr)
+{
+	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
+		return 0;
+	return __cow_pte_break(mm, pmd, addr);
+}
+
+/**
+ * cow_pte_break_range - make every table private that overlaps a range
+ * @mm: the mm; its mmap_lock is held
+ * @start: first address
+ * @end: address behind the last one
+ *
+ * To be called before the first irreversible step of an operation.  May sleep.
+ *
+ * Return: 0, or -ENOMEM; contents and mappings are as before in both cases.
+ */
+static inline int cow_pte_break_range(struct mm_struct *mm,
+				      unsigned long start, unsigned long end)
+{
+	if (!cow_pte_enabled() || !atomic_long_read(&mm->cow_pte.nr_protected))
+		return 0;
+	return __cow_pte_break_range(mm, start, end);
+}
+
+/**
+ * cow_pte_break_edges - make tables private that a range covers in part
+ * @mm: the mm; its mmap_lock is held
+ * @start: first address
+ * @end: address behind the last one
+ *
+ * For operations that remove a range: tables that lie inside it as a whole are
+ * dropped later, without being copied.  May sleep.
+ *
+ * Return: 0, or -ENOMEM; contents and mappings are as before in both cases.
+ */
+static inline int cow_pte_break_edges(struct mm_struct *mm,
+				      unsigned long start, unsigned long end)
+{
+	if (!cow_pte_enabled() || !atomic_long_read(&mm->cow_pte.nr_protected))
+		return 0;
+	return __cow_pte_break_edges(mm, start, end);
+}
+
+/**
+ * cow_pte_zap - remove a shared table from an mm instead of its entries
+ * @tlb: the gather of the caller
+ * @vma: VMA being zapped
+ * @pmd: entry for @addr
+ * @addr: first address
+ * @end: address behind the last one, in the same table
+ * @details: as for zap_pte_range()
+ *
+ * Return: true if nothing is left to zap for this mm between @addr and @end.
+ */
+static inline bool cow_pte_zap(struct mmu_gather *tlb,
+			       struct vm_area_struct *vma, pmd_t *pmd,
+			       unsigned long addr, unsigned long end,
+			       struct zap_details *details)
+{
+	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
+		return false;
+	return __cow_pte_zap(tlb, vma, pmd, addr, end, details);
+}
+
+/*
+ * Zaps by file offset (truncation, hole punch, invalidation) hold no mmap_lock
+ * and mean every mm that maps the page.
+ */
+static inline bool cow_pte_zap_by_offset(struct zap_details *details)
+{
+	return details && !(details->zap_flags & ZAP_FLAG_UNMAP);
+}
+
+/**
+ * cow_pte_add_rss_vec - account what zap_pte_range() removed
+ * @mm: the mm being zapped
+ * @addr: an address in the table's range
+ * @ptep: an entry of the table, whose lock is held
+ * @details: as for zap_pte_range()
+ * @rss: change by counter
+ *
+ * Return: true if this was all; false if the caller adds @rss to @mm itself.
+ */
+static inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
+				       unsigned long addr, pte_t *ptep,
+				       struct zap_details *details, int *rss)
+{
+	if (!cow_pte_enabled() || !cow_pte_zap_by_offset(details))
+		return false;
+	__cow_pte_zap_inplace(mm, addr, ptep, rss);
+	return true;
+}
+
+static inline bool ptdesc_cow_pte(struct ptdesc *ptdesc)
+{
+	return test_bit(PT_cow, &ptdesc->__page_flags);
+}
+
+/**
+ * cow_pte_free_tlb - free a table that may have been shared before
+ * @tlb: the gather of the caller
+ * @table: the table; the PMD entry that pointed to it has been cleared
+ * @addr: an address in the table's range
+ *
+ * Return: true if the table is taken care of.
+ */
+static inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
+				    unsigned long addr)
+{
+	if (!cow_pte_enabled() || !ptdesc_cow_pte(page_ptdesc(table)))
+		return false;
+	return __cow_pte_free_tlb(tlb, page_ptdesc(table), addr);
+}
+
+/**
+ * cow_pte_put - free a table unless it may have been shared before
+ * @ptdesc: page table of any level, which no CPU walks any more
+ *
+ * Return: true if the table is taken care of.
+ */
+static inline bool cow_pte_put(struct ptdesc *ptdesc)
+{
+	if (!cow_pte_enabled() || !ptdesc_cow_pte(ptdesc))
+		return false;
+	__cow_pte_put(ptdesc);
+	return true;
+}
+
+/**
+ * cow_pte_sharers - number of processes that map memory through one table
+ * @ptep: an entry of the table, whose lock is held
+ *
+ * Return: at least 1.
+ */
+static inline unsigned int cow_pte_sharers(pte_t *ptep)
+{
+	return cow_pte_enabled() ? __cow_pte_sharers(ptep) : 1;
+}
+
+static inline bool cow_pte_shared(pte_t *ptep)
+{
+	return cow_pte_sharers(ptep) > 1;
+}
+
+/**
+ * cow_pte_add_mm_counter - account a change that rmap made to an entry
+ * @mm: the mm in which the rmap walk found the entry
+ * @addr: address of the entry
+ * @ptep: the entry, whose table's lock is held
+ * @member: which counter
+ * @value: what to add
+ *
+ * The change counts for every mm that shares the table, and for a child that
+ * is just being forked.
+ */
+static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
+					  unsigned long addr, pte_t *ptep,
+					  int member, long value)
+{
+	if (cow_pte_enabled())
+		__cow_pte_add_mm_counter(mm, addr, ptep, member, value);
+	else
+		add_mm_counter(mm, member, value);
+}
+
+/**
+ * cow_pte_flush_sharers - flush one page from the TLBs of the other sharers
+ * @mm: the mm in which the rmap walk found the entry, flushed by the caller
+ * @addr: address of the entry
+ * @ptep: the entry, whose table's lock is held
+ */
+static inline void cow_pte_flush_sharers(struct mm_struct *mm,
+					 unsigned long addr, pte_t *ptep)
+{
+	if (cow_pte_shared(ptep))
+		__cow_pte_flush_sharers(mm, addr, ptep);
+}
+
+/**
+ * cow_pte_add_mmlist - let swapoff find the other sharers of a table
+ * @mm: the mm in which the rmap walk found the entry
+ * @addr: address of the entry
+ * @ptep: the entry, whose table's lock is held
+ */
+static inline void cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
+				      pte_t *ptep)
+{
+	if (cow_pte_shared(ptep))
+		__cow_pte_add_mmlist(mm, addr, ptep);
+}
+
+/**
+ * cow_pte_gup - may GUP take this page through this table?
+ * @pmd: entry that points to the table, whose lock is held
+ * @ptep: entry of the page
+ * @page: the page, or NULL if it has no usable struct page
+ * @flags: FOLL_*
+ *
+ * Return: 0 if it may, -EFAULT if a write fault has to come first, -EMLINK if
+ * an unsharing fault has to.
+ */
+static inline int cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
+			      unsigned int flags)
+{
+	return pmd_cow_pte(pmd) ? __cow_pte_gup(ptep, page, flags) : 0;
+}
+
+static inline bool cow_pte_get(struct mm_struct *mm)
+{
+	return test_bit(MMF_COW_PTE, &mm->flags);
+}
+
+static inline unsigned long cow_pte_protected_bytes(struct mm_struct *mm)
+{
+	return atomic_long_read(&mm->cow_pte.nr_protected) * PAGE_SIZE;
+}
+
+static inline void cow_pte_exec(struct mm_struct *mm)
+{
+	clear_bit(MMF_COW_PTE, &mm->flags);
+}
+
+#else /* !CONFIG_COW_PTE */
+
+static inline bool cow_pte_enabled(void)
+{
+	return false;
+}
+
+static inline bool pmd_cow_pte(pmd_t pmd)
+{
+	return false;
+}
+
+static inline void cow_pte_mm_init(struct mm_struct *mm)
+{
+}
+
+static inline void cow_pte_mm_exit(struct mm_struct *mm)
+{
+}
+
+static inline bool cow_pte_rss_stale(struct mm_struct *mm)
+{
+	return false;
+}
+
+static inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
+				      struct mm_struct *mm,
+				      struct mm_struct *oldmm)
+{
+}
+
+static inline void cow_pte_fork_skip(struct mm_struct *oldmm,
+				     struct vm_area_struct *vma)
+{
+}
+
+static inline void cow_pte_fork_end(struct cow_pte_fork *fork, int error)
+{
+}
+
+static inline int cow_pte_copy(struct vm_area_struct *dst_vma,
+			       struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+			       pmd_t *src_pmd, unsigned long addr)
+{
+	return 0;
+}
+
+static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
+{
+	return VM_FAULT_FALLBACK;
+}
+
+static inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
+				unsigned long addr)
+{
+	return 0;
+}
+
+static inline int cow_pte_break_range(struct mm_struct *mm,
+				      unsigned long start, unsigned long end)
+{
+	return 0;
+}
+
+static inline int cow_pte_break_edges(struct mm_struct *mm,
+				      unsigned long start, unsigned long end)
+{
+	return 0;
+}
+
+static inline bool cow_pte_zap(struct mmu_gather *tlb,
+			       struct vm_area_struct *vma, pmd_t *pmd,
+			       unsigned long addr, unsigned long end,
+			       struct zap_details *details)
+{
+	return false;
+}
+
+static inline bool cow_pte_zap_by_offset(struct zap_details *details)
+{
+	return false;
+}
+
+static inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
+				       unsigned long addr, pte_t *ptep,
+				       struct zap_details *details, int *rss)
+{
+	return false;
+}
+
+static inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
+				    unsigned long addr)
+{
+	return false;
+}
+
+static inline bool cow_pte_put(struct ptdesc *ptdesc)
+{
+	return false;
+}
+
+static inline unsigned int cow_pte_sharers(pte_t *ptep)
+{
+	return 1;
+}
+
+static inline bool cow_pte_shared(pte_t *ptep)
+{
+	return false;
+}
+
+static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
+					  unsigned long addr, pte_t *ptep,
+					  int member, long value)
+{
+	add_mm_counter(mm, member, value);
+}
+
+static inline void cow_pte_flush_sharers(struct mm_struct *mm,
+					 unsigned long addr, pte_t *ptep)
+{
+}
+
+static inline void cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
+				      pte_t *ptep)
+{
+}
+
+static inline int cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
+			      unsigned int flags)
+{
+	return 0;
+}
+
+static inline void cow_pte_exec(struct mm_struct *mm)
+{
+}
+
+static inline bool cow_pte_get(struct mm_struct *mm)
+{
+	return false;
+}
+
+static inline int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
+{
+	return -EINVAL;
+}
+
+#endif /* CONFIG_COW_PTE */
+
+#ifdef CONFIG_DEBUG_COW_PTE
+/*
+ * Changes to a shared table that are made for all of its sharers happen
+ * between these two; anything else trips the guard, see __cow_pte_guard().
+ */
+static inline void cow_pte_inplace_begin(void)
+{
+	current->cow_pte_inplace++;
+}
+
+static inline void cow_pte_inplace_end(void)
+{
+	current->cow_pte_inplace--;
+}
+#else
+static inline void cow_pte_inplace_begin(void)
+{
+}
+
+static inline void cow_pte_inplace_end(void)
+{
+}
+#endif
+
+#endif /* _LINUX_COW_PTE_H */
