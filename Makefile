@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Copy-on-write page tables: kernel patches as an overlay, their tests and
+# benchmarks. All work is done by scripts/cowpte/.
+
+S := scripts/cowpte
+KERNEL ?= debug
+export KERNEL_SRC BUILD JOBS TAKE
+
+help:
+	@echo 'Source:'
+	@echo '  tree             make build/linux: the kernel source with the overlay applied,'
+	@echo '                   or bring it up to date (KERNEL_SRC=DIR or TARBALL; else'
+	@echo '                   the Debian package linux-source-6.12)'
+	@echo '  refresh          write the overlay (patches, new files) anew from build/linux'
+	@echo '                   (TAKE=tree or TAKE=overlay decides about what both changed)'
+	@echo '  verify           is the overlay what build/linux holds? no fuzz? checkpatch?'
+	@echo '  verify-releases  does it apply to every 6.12.y release that Debian offers now?'
+	@echo 'Build:'
+	@echo '  kernel           kernel-perf and kernel-debug'
+	@echo '  kernel-perf      build/perf: as a distribution configures it, to be measured'
+	@echo '  kernel-debug     build/debug: with all checks, to be tested'
+	@echo '  kernel-stock-perf, kernel-stock-debug'
+	@echo '                   the same two from the untouched base'
+	@echo '  user             build/user: cowpte and cowpte-bench'
+	@echo '  selftests        build/selftests: the selftests'
+	@echo 'Run (in QEMU, on this machine'"'"'s own root directory, read-only):'
+	@echo '  check            everything: verify, build, selftests, the cow test of the'
+	@echo '                   kernel in force mode, a smoke test of the perf kernel'
+	@echo '  bench            benchmarks, counted in instructions; JSON in build/bench'
+	@echo '  shell            an interactive guest (KERNEL=debug)'
+	@echo '  record-stock     record what the cow test of the kernel says on an untouched one'
+	@echo 'Other:'
+	@echo '  deps             install the Debian packages that are missing (as root)'
+	@echo '  clean            remove what was built; build/linux stays'
+	@echo
+	@echo 'See $(S)/run.sh -h for running a single command in a guest.'
+
+tree:
+	@$(S)/tree.sh
+
+refresh:
+	@$(S)/refresh.sh
+
+verify: tree-exists
+	@$(S)/verify.sh
+
+verify-releases:
+	@$(S)/verify.sh releases
+
+kernel: tree-exists
+	@$(S)/kernel.sh perf debug
+
+kernel-%: tree-exists
+	@$(S)/kernel.sh $*
+
+user:
+	@$(S)/user.sh bench
+
+selftests: tree-exists
+	@$(S)/user.sh selftests
+
+check:
+	@$(S)/check.sh
+
+record-stock: tree-exists
+	@$(S)/check.sh record-stock
+
+bench: tree-exists
+	@$(S)/bench.sh
+
+shell: kernel-$(KERNEL)
+	@$(S)/run.sh -k $(KERNEL) -S
+
+deps:
+	@$(S)/deps.sh
+
+clean:
+	@$(S)/clean.sh
+
+# A tree that is there is left alone: it may hold work that is not refreshed.
+tree-exists:
+	@[ -d "$${BUILD:-build}/linux" ] || $(S)/tree.sh
+
+.PHONY: help tree refresh verify verify-releases kernel user selftests check \
+	record-stock bench shell deps clean tree-exists
+.NOTPARALLEL:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Shared by all scripts of this directory: places, messages, small helpers.
+# To be sourced, after "set -euo pipefail".
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+SCRIPTS=$TOP/scripts/cowpte
+BUILD=$(realpath -m "${BUILD:-$TOP/build}")
+KTREE=$BUILD/linux		# the kernel tree that is edited
+STOCK=$BUILD/linux-stock	# the same base, untouched
+SERIES=6.12
+JOBS=${JOBS:-$(($(nproc) + 1))}
+
+export KBUILD_BUILD_USER=cowpte
+export KBUILD_BUILD_HOST=cowpte
+# A constant date: otherwise no object that has it can come from the cache.
+export KBUILD_BUILD_TIMESTAMP="2025-01-01 00:00:00 UTC"
+export CCACHE_BASEDIR=$BUILD
+
+# A caller's environment must not change what git prints or where it looks.
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_EXTERNAL_DIFF GIT_DIFF_OPTS
+export LC_ALL=C
+
+say()
+{
+	printf '%s: %s\n' "$(basename "$0" .sh)" "$*"
+}
+
+warn()
+{
+	printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
+}
+
+die()
+{
+	printf '%s: error: %s\n' "$(basename "$0" .sh)" "$*" >&2
+	exit 1
+}
+
+# need_space DIR GIB WHAT
+need_space()
+{
+	local have
+
+	have=$(df -BM --output=avail "$1" | tail -n 1 | tr -dc '0-9')
+	[ "$have" -ge $(($2 * 1024)) ] ||
+		die "$3 needs $2 GiB free in $1 and there are $((have / 1024)): make room, or set BUILD= to a directory elsewhere"
+}
+
+# hms SECONDS: 3m07s
+hms()
+{
+	printf '%dm%02ds' $(($1 / 60)) $(($1 % 60))
+}
+
+# kernel_dir NAME: the output directory of a kernel by its short name
+kernel_dir()
+{
+	case $1 in
+	perf|debug|stock-perf|stock-debug)
+		printf '%s/%s\n' "$BUILD" "$1"
+		;;
+	*)
+		die "no kernel is called '$1': perf, debug, stock-perf or stock-debug"
+		;;
+	esac
+}
+
+# kmake SRC OUT ARGS...
+kmake()
+{
+	local src=$1 out=$2 cc=gcc
+
+	shift 2
+	if command -v ccache > /dev/null; then
+		cc="ccache gcc"
+	fi
+	# The build must not inherit the flags of a calling make.
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL \
+		make -C "$src" O="$out" ARCH=x86_64 CC="$cc" "$@"
+}

@@ -1,0 +1,144 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Build guest kernels, each into its own directory of build/:
+#
+#   kernel.sh [-c] [perf] [debug] [stock-perf] [stock-debug]
+#
+# perf and debug are built from build/linux; the stock ones from an untouched
+# copy of the same base. Without a name: perf and debug. -c: only configure.
+set -euo pipefail
+# shellcheck source=scripts/cowpte/common.sh
+. "$(dirname "$0")/common.sh"
+
+configure_only=
+
+# The untouched tree is an export of the tag, not a worktree, so that it lives
+# on when build/linux is removed and made again.
+stock_tree()
+{
+	local want
+
+	want=$(git -C "$KTREE" rev-parse 'base^{tree}' 2>/dev/null) ||
+		die "build/linux has no tag 'base': run make tree first"
+	if [ -d "$STOCK" ] && [ "$(cat "$STOCK.stamp" 2>/dev/null)" = "$want" ]; then
+		return
+	fi
+	say "exporting the untouched tree to ${STOCK#"$TOP"/}"
+	rm -rf "$STOCK" "$STOCK.tmp" "$STOCK.stamp"
+	mkdir -p "$STOCK.tmp"
+	git -C "$KTREE" archive base | tar -x -C "$STOCK.tmp"
+	mv "$STOCK.tmp" "$STOCK"
+	printf '%s\n' "$want" > "$STOCK.stamp"
+}
+
+# The options of the fragments, the last word on each, one "NAME VALUE" a line.
+wanted()
+{
+	awk '/^CONFIG_/ { i = index($0, "="); v[substr($0, 1, i - 1)] = substr($0, i + 1) }
+	     /^# CONFIG_.* is not set$/ { v[$2] = "n" }
+	     END { for (s in v) print s, v[s] }' "$@" | sort
+}
+
+# Kconfig drops silently what it cannot do; a test kernel without its checks
+# would be worse than none.
+verify_config()
+{
+	local src=$1 out=$2 sym val got bad=()
+
+	while read -r sym val; do
+		got=$(grep -m 1 "^$sym=" "$out/.config" | cut -d= -f2-) || got=n
+		[ "$got" = "$val" ] && continue
+		case $sym in
+		CONFIG_COW_PTE|CONFIG_DEBUG_COW_PTE)
+			grep -rqsE --include='Kconfig*' "^config ${sym#CONFIG_}\$" \
+				"$src/mm" "$src/arch/x86" "$src/lib" || continue
+			;;
+		esac
+		bad+=("$sym=$val (is $got)")
+	done < <(wanted "$out/.fragments")
+	[ ${#bad[@]} -eq 0 ] ||
+		die "these options did not take effect: ${bad[*]}: mend scripts/cowpte/config/"
+}
+
+fragments()
+{
+	cat "$SCRIPTS/config/base.config" "$SCRIPTS/config/${1#stock-}.config"
+}
+
+configure()
+{
+	local src=$1 out=$2 name=$3
+
+	mkdir -p "$out"
+	fragments "$name" > "$out/.fragments"
+	# Rewrites .config only when something changed.
+	kmake "$src" "$out" -s KCONFIG_ALLCONFIG="$out/.fragments" allnoconfig \
+		> "$out/config.log" 2>&1 ||
+		die "configuring $name failed, see ${out#"$TOP"/}/config.log: $(tail -n 1 "$out/config.log")"
+	verify_config "$src" "$out"
+}
+
+# Two builds at once would only be slower, and two in one directory wrong.
+lock()
+{
+	exec 9> "$BUILD/.kernel.lock"
+	if ! flock -n 9; then
+		say "waiting for another kernel build to end"
+		flock 9
+	fi
+}
+
+build()
+{
+	local name=$1 src=$KTREE out start=$SECONDS
+
+	out=$(kernel_dir "$name")
+	[ -d "$KTREE" ] || die "there is no build/linux: run make tree first"
+	case $name in
+	stock-*)
+		stock_tree
+		src=$STOCK
+		;;
+	esac
+	[ ! -e "$src/.config" ] && [ ! -d "$src/include/config" ] ||
+		die "${src#"$TOP"/} was built in place: run make -C ${src#"$TOP"/} mrproper"
+	if [ -n "$configure_only" ] && [ -e "$out/.config" ] &&
+	   fragments "$name" | cmp -s - "$out/.fragments"; then
+		return
+	fi
+	lock
+	configure "$src" "$out" "$name"
+	[ -z "$configure_only" ] || return 0
+	if [ ! -e "$out/vmlinux" ]; then
+		need_space "$BUILD" 4 "building the $name kernel"
+	fi
+	say "building $name (log: ${out#"$TOP"/}/build.log)"
+	if ! kmake "$src" "$out" -j "$JOBS" bzImage > "$out/build.log" 2>&1; then
+		grep -nE -B 2 -A 12 '(error|Error|undefined reference)' "$out/build.log" | head -n 60 >&2
+		die "the $name kernel does not build, see ${out#"$TOP"/}/build.log"
+	fi
+	# The compiler's warnings of our own files must not drown.
+	grep -E 'warning:' "$out/build.log" >&2 || true
+	say "$name is up to date after $(hms $((SECONDS - start))): ${out#"$TOP"/}/arch/x86/boot/bzImage"
+}
+
+if [ "${1:-}" = -c ]; then
+	configure_only=1
+	shift
+fi
+[ $# -gt 0 ] || set -- perf debug
+
+for name; do
+	kernel_dir "$name" > /dev/null
+done
+
+"$SCRIPTS/deps.sh" -q build
+mkdir -p "$BUILD"
+# (in braces: read as a whole, as this file may be edited while it builds)
+{
+	for name; do
+		build "$name"
+	done
+	exit
+}
