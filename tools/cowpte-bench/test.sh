@@ -1,0 +1,293 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Smoke test of cowpte and cowpte-bench on whatever kernel runs: arguments,
+# exit codes, output formats. No figure is judged. Output is TAP.
+#
+# usage: test.sh COWPTE COWPTE-BENCH
+set -u
+
+if [ $# -ne 2 ] || [ ! -x "$1" ] || [ ! -x "$2" ]; then
+	echo "usage: test.sh COWPTE COWPTE-BENCH (built programs)" >&2
+	exit 2
+fi
+cowpte=$(realpath "$1")
+bench=$(realpath "$2")
+here=$(dirname "$(realpath "$0")")
+dir=$(mktemp -d "${TMPDIR:-/tmp}/cowpte-test.XXXXXX") || exit 1
+trap 'rm -rf "$dir"' EXIT
+
+nr=0
+failed=0
+
+ok()
+{
+	nr=$((nr + 1))
+	echo "ok $nr - $*"
+}
+
+not_ok()
+{
+	nr=$((nr + 1))
+	failed=$((failed + 1))
+	echo "not ok $nr - $*"
+	sed 's/^/# /' "$dir/out" "$dir/err"
+}
+
+skip()
+{
+	nr=$((nr + 1))
+	echo "ok $nr - $1 # SKIP $2"
+}
+
+# status WANTED NAME COMMAND...: the exit status, and that a failure has a
+# message on standard error that names the program
+status()
+{
+	local wanted=$1 name=$2 got=0
+	shift 2
+
+	"$@" > "$dir/out" 2> "$dir/err" < /dev/null || got=$?
+	if [ $got -ne "$wanted" ]; then
+		echo "# status $got instead of $wanted" >> "$dir/err"
+		not_ok "$name"
+	elif [ "$wanted" -ne 0 ] && ! grep -Eq '^([^ ]*/)?cowpte' "$dir/err"; then
+		echo "# no message" >> "$dir/err"
+		not_ok "$name"
+	else
+		ok "$name"
+	fi
+}
+
+# says REGEX NAME: what the last command wrote, to either stream
+says()
+{
+	if cat "$dir/out" "$dir/err" | grep -Eq -- "$1"; then
+		ok "$2"
+	else
+		not_ok "$2"
+	fi
+}
+
+# json NAME PYTHON: the file $dir/json is JSON, and an expression of it true
+json()
+{
+	if python3 - "$dir/json" "$2" > "$dir/out" 2> "$dir/err" <<- 'END'
+		import json, sys
+		with open(sys.argv[1], encoding="utf-8") as f:
+		    d = json.load(f, parse_constant=lambda c: sys.exit("not JSON: " + c))
+		assert eval(sys.argv[2]), sys.argv[2]
+	END
+	then
+		ok "$1"
+	else
+		not_ok "$1"
+	fi
+}
+
+have_python=1
+python3 -m json.tool < /dev/null > /dev/null 2>&1
+[ $? -eq 127 ] && have_python=
+
+"$cowpte" status > "$dir/out" 2>&1 && feature=1 || feature=
+setting=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/cow_pte/enabled 2> /dev/null)
+
+echo "TAP version 13"
+echo "# kernel $(uname -r), feature ${feature:+present}${feature:-absent}, setting ${setting:-none}"
+
+# --- cowpte: arguments
+status 0 "cowpte --help" "$cowpte" --help
+says 'Exit status' "its help tells the exit status"
+status 0 "cowpte --version" "$cowpte" --version
+status 0 "cowpte run --help" "$cowpte" run --help
+status 1 "no command" "$cowpte"
+status 1 "unknown command" "$cowpte" frobnicate
+status 1 "unknown option" "$cowpte" status --frobnicate
+status 1 "run without a command" "$cowpte" run
+status 1 "on without a process" "$cowpte" on
+status 1 "off without a process" "$cowpte" off
+status 1 "a stray argument" "$cowpte" on 1
+for pid in 0 -1 x 1x '' 99999999999999999999 2147483648; do
+	status 1 "status of PID '$pid'" "$cowpte" status -p "$pid"
+	says 'invalid PID' "... is called invalid"
+done
+status 1 "-p does not go with run" "$cowpte" run -p 1 true
+status 1 "-a does not go with on" "$cowpte" on -a
+status 1 "-0 does not go with status" "$cowpte" status -0
+status 1 "a process that is not there" "$cowpte" on -p 2147483646
+says 'no such process' "... is reported"
+
+# --- cowpte: run
+status 0 "run --off on every kernel" "$cowpte" run --off -- sh -c 'echo started'
+[ "$setting" = always ] || says '^started$' "... starts the command"
+if [ -n "$feature" ]; then
+	status 127 "run: command not found" "$cowpte" run /nonexistent/command
+	status 126 "run: command not executable" "$cowpte" run /dev/null
+	"$cowpte" run sh -c 'exit 5' > "$dir/out" 2> "$dir/err"
+	if [ $? -eq 5 ]; then ok "run: status of the command"; else not_ok "run: status of the command"; fi
+	# shellcheck disable=SC2016 # for the shell to be run
+	status 0 "run: options of the command are its own" "$cowpte" run sh -c 'echo "$1"' sh -p
+	says '^-p$' "... and reach it"
+	status 0 "run switches on" "$cowpte" run sh -c 'cat /proc/self/cow_pte'
+	says '^1$' "... over fork and exec"
+	status 0 "run --off switches off" "$cowpte" run -- "$cowpte" run -0 cat /proc/self/cow_pte
+	says '^0$' "... what was on"
+else
+	status 1 "run without the feature" "$cowpte" run true
+	says 'CONFIG_COW_PTE' "... names what is missing"
+	status 1 "status without the feature" "$cowpte" status
+	says 'CONFIG_COW_PTE' "... names what is missing"
+	status 1 "status -p without the feature" "$cowpte" status -p $$
+	says 'CONFIG_COW_PTE' "... names what is missing"
+	status 1 "on -p without the feature" "$cowpte" on -p $$
+	says 'CONFIG_COW_PTE' "... names what is missing"
+fi
+
+# --- cowpte: running processes
+if [ -n "$feature" ]; then
+	sleep 1000 &
+	pid=$!
+	status 0 "on -p" "$cowpte" on -p $pid
+	status 0 "status -p" "$cowpte" status -p $pid -p $$
+	says "^ *$pid .* on .* kB .* kB" "... shows on, VmPTE and VmCowPTE"
+	status 0 "status -a" "$cowpte" status -a
+	says "^ *$pid .* on " "... lists the process"
+	status 0 "off -p" "$cowpte" off -p $pid
+	status 0 "status -p" "$cowpte" status -p $pid
+	says "^ *$pid .* off " "... shows off"
+	status 1 "one process of two is not there" "$cowpte" status -p $pid -p 2147483646
+	says "^ *$pid " "... the other is shown"
+	kill $pid
+	wait $pid 2> /dev/null
+	status 0 "status" "$cowpte" status
+	says 'PageTables:' "... shows the memory"
+	if [ "$(id -u)" -eq 0 ] && command -v setpriv > /dev/null; then
+		sleep 1000 &
+		pid=$!
+		chmod 755 "$dir"
+		cp "$cowpte" "$dir/cowpte"
+		status 1 "on -p of another user's process" \
+			setpriv --reuid=65534 --regid=65534 --clear-groups "$dir/cowpte" on -p $pid
+		says 'permission denied' "... is refused"
+		kill $pid
+		wait $pid 2> /dev/null
+	else
+		skip "on -p of another user's process" "needs root and setpriv"
+	fi
+fi
+
+# --- cowpte-bench: arguments
+status 0 "bench --help" "$bench" --help
+says 'Exit status' "its help tells the exit status"
+status 0 "bench --version" "$bench" --version
+for cmd in fork fault memory; do
+	status 0 "bench $cmd --help" "$bench" $cmd --help
+	says 'nanoseconds' "... tells the unit"
+done
+status 2 "bench: no command" "$bench"
+status 2 "bench: unknown command" "$bench" frobnicate
+status 2 "bench: unknown option" "$bench" fork --frobnicate
+status 2 "bench: stray argument" "$bench" fork 1G
+status 2 "bench: mode" "$bench" fork --mode maybe
+status 2 "bench: unit" "$bench" fork --unit furlongs
+for size in '' x -1 1X 1GG 1.5G '64M,' ',64M' '1M,,2M' 99999999999999999999 16777216T 64M,65536K; do
+	status 2 "bench: size '$size'" "$bench" fork --size "$size"
+done
+for reps in 0 -1 x 1x 1000001 99999999999999999999; do
+	status 2 "bench: reps '$reps'" "$bench" fork --reps "$reps"
+done
+status 2 "bench: size 0 has no faults" "$bench" fault --size 0
+status 2 "bench: pattern" "$bench" fault --pattern spiral
+status 2 "bench: fate" "$bench" fault --child asleep
+status 2 "bench: child" "$bench" fork --child asleep
+status 2 "bench: policy" "$bench" fork --sched rr
+status 2 "bench: numbers of children fall" "$bench" memory --children 4,2
+status 2 "bench: no children" "$bench" memory --children 0
+status 2 "bench: --samples without --json" "$bench" fork --samples
+status 1 "bench: more memory than there is" "$bench" fork --size 64T --reps 1
+says 'not enough memory|cannot reserve' "... is said before it is used"
+status 1 "bench: JSON file that cannot be written" "$bench" fork --size 0 --reps 1 --json /nonexistent/file
+if [ -c /dev/full ]; then
+	# shellcheck disable=SC2016 # for the shell to be run
+	status 1 "bench: full disk" sh -c '"$0" fork --size 0 --reps 1 > /dev/full' "$bench"
+fi
+
+# --- cowpte-bench: modes that this kernel has not
+small=(--size 4M --reps 2)
+if [ -z "$feature" ]; then
+	status 3 "bench: mode on without the feature" "$bench" fork "${small[@]}" --mode on
+	says 'CONFIG_COW_PTE' "... names what is missing"
+	status 0 "bench: both modes without the feature" "$bench" fork "${small[@]}"
+	says 'only mode off is measured' "... says that off is left"
+elif [ "$setting" = always ]; then
+	status 3 "bench: mode off where all fork shared" "$bench" fork "${small[@]}" --mode off
+elif [ "$setting" = never ]; then
+	status 3 "bench: mode on where none may" "$bench" fork "${small[@]}" --mode on
+fi
+
+# --- cowpte-bench: output
+status 0 "bench fork" "$bench" fork "${small[@]}" --note 'a note'
+says '^note: a note$' "... prints the note"
+says 'min_tables|not in this kernel' "... tells about the feature"
+status 0 "bench fork, child waits, rewriting" "$bench" fork "${small[@]}" --child wait --rewrite
+status 0 "bench fork, ordinary scheduling" "$bench" fork "${small[@]}" --sched other
+status 0 "bench fork, no later forks" "$bench" fork "${small[@]}" --later 0
+status 0 "bench fault" "$bench" fault "${small[@]}"
+status 0 "bench memory" "$bench" memory "${small[@]}" --children 1,3
+if grep -q '\[never\]' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null; then
+	skip "bench fork, huge pages" "they are switched off"
+else
+	status 0 "bench fork, huge pages" "$bench" fork "${small[@]}" --thp
+fi
+if [ -n "$have_python" ]; then
+	common='d["tool"] == "cowpte-bench" and d["page_size"] > 0 and d["cpus"] > 0'
+	ordered='all(m["min"] <= m["median"] <= m["p99"] <= m["max"] for r in d["results"] for m in r["metrics"].values())'
+
+	"$bench" fork "${small[@]}" --later 3 --samples --json - --note $'q"\\\t\xff\u00e9' \
+		> "$dir/json" 2> "$dir/err"
+	json "fork: JSON" "$common"
+	json "fork: order of the statistics" "$ordered"
+	json "fork: size 0 is added" '{r["size"] for r in d["results"]} == {0, 4 << 20}'
+	json "fork: samples" 'all(len(m["samples"]) == m["n"] == (2 if r["fork"] == "first" else 6) for r in d["results"] for m in r["metrics"].values())'
+	json "fork: the note survives quoting" 'd["note"].startswith("q\"\\\t\ufffd")'
+	json "fork: p99 of few samples is the largest" 'all(m["p99"] == m["max"] for r in d["results"] for m in r["metrics"].values())'
+
+	"$bench" fork --size 0 --reps 50 --later 3 --samples --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	json "fork: p99 by nearest rank" 'all(sorted(m["samples"])[-(-99 * m["n"] // 100) - 1] == m["p99"] for r in d["results"] for m in r["metrics"].values())'
+	json "fork: median" 'all(__import__("statistics").median(m["samples"]) == m["median"] for r in d["results"] for m in r["metrics"].values())'
+
+	"$bench" fault "${small[@]}" --unit instructions --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	json "fault: JSON" "$common"
+	json "fault: unit" 'd["unit"] == "instructions"'
+	json "fault: all combinations" 'len({(r["pattern"], r["child"], r["mode"]) for r in d["results"]}) == len(d["results"]) == 6 * len({r["mode"] for r in d["results"]})'
+	json "fault: pages" '{r["ops"] for r in d["results"] if r["pattern"] != "table"} == {(4 << 20) // d["page_size"]}'
+
+	echo "longer than what follows: $(head -c 100000 /dev/zero | tr '\0' x)" > "$dir/json"
+	"$bench" memory "${small[@]}" --children 1,2 --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	json "memory: JSON, into a file that was longer" "$common"
+	json "memory: children" '{r["children"] for r in d["results"]} == {1, 2}'
+	json "memory: VmPTE" 'all(r["metrics"]["child_vmpte"]["min"] > 0 for r in d["results"])'
+	if [ -n "$feature" ] && [ "$setting" = prctl ]; then
+		"$bench" fork --size 64M --reps 2 --json "$dir/json" > "$dir/out" 2> "$dir/err"
+		json "forks in mode on share" 'min(r["shared_tables_median"] for r in d["results"] if r["mode"] == "on" and r["size"]) >= 32'
+		json "... and quotients are given" 'len(d["ratios_off_on"]) == 4'
+	fi
+else
+	skip "JSON output" "no python3"
+fi
+
+# --- the workload script
+redis=$here/workloads/redis-snapshot.sh
+status 0 "redis-snapshot --help" "$redis" --help
+for args in '--frobnicate' '--size x' '--size 0' '--reps 0' '--mode maybe' 'stray'; do
+	# shellcheck disable=SC2086 # to be split
+	"$redis" $args > "$dir/out" 2> "$dir/err"
+	if [ $? -eq 2 ]; then
+		ok "redis-snapshot: $args"
+	else
+		not_ok "redis-snapshot: $args"
+	fi
+done
+
+echo "1..$nr"
+[ $failed -eq 0 ]

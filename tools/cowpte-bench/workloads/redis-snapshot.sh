@@ -1,0 +1,778 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What copy-on-write page tables do to the snapshots of a Redis server: the
+# time its clients wait for fork(), and the page tables that the saving child
+# needs. One server, one data set; the feature is switched between the saves.
+# The snapshots, taken while the server writes, are proved to hold the data.
+set -u
+shopt -s inherit_errexit 2> /dev/null
+
+usage()
+{
+	cat <<'END'
+Usage: redis-snapshot.sh [options]
+
+Fill a redis-server, let it fork for BGSAVE with and without copy-on-write page
+tables, compare, and check that the snapshots are right.
+
+ -s, --size SIZE        memory of the data set, with K, M or G (512M)
+ -v, --value-size N     bytes of a value (1000)
+ -r, --reps N           saves per mode (5)
+ -c, --complete N       how many of these, the last, are completed and checked;
+                        the others are stopped after the fork (1)
+ -w, --writes N         values overwritten during each save, all over the
+                        memory, and set back after it (1000)
+ -m, --mode MODE        off, on or both (both); each mode's saves in a row
+     --verify HOW       digest: load each completed RDB file into a new server
+                        and compare DEBUG DIGEST with the live server's;
+                        files: compare it with an RDB file that the server
+                        wrote without fork; both; none (digest)
+     --disable-thp ON   yes: Redis's default, no transparent huge pages; no
+     --compress ON      yes: Redis's default, compressed RDB files; no
+ -d, --dir DIR          for socket and RDB files (a new one in $TMPDIR or /tmp)
+ -j, --json FILE        write the results as JSON too
+ -n, --note TEXT        put a text into the outputs
+     --cowpte PATH      the cowpte program (found beside this script, or in PATH)
+ -h, --help             this help
+
+Times are in microseconds (as Redis reports them), memory in kB unless said
+otherwise. A digest takes some 60 instructions a byte, compression 30. Where
+instructions are emulated, 512 MiB take a few minutes with
+  --value-size 4000 --compress no --verify files
+
+Exit status: 0 success (also if 'both' came down to one mode, said on standard
+error), 1 failure, 2 bad arguments, 3 this system cannot measure the mode asked
+for, 4 a snapshot or the live data are wrong.
+END
+}
+
+EXIT_USAGE=2
+EXIT_MODE=3
+EXIT_WRONG=4
+
+die()
+{
+	local status=$1
+	shift
+	echo "redis-snapshot: $*" >&2
+	exit "$status"
+}
+
+warnings=()
+
+warn()
+{
+	local w
+
+	for w in "${warnings[@]}"; do
+		[ "$w" != "$*" ] || return 0
+	done
+	echo "redis-snapshot: warning: $*" >&2
+	warnings+=("$*")
+}
+
+say()
+{
+	[ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2
+}
+
+# --- arguments
+
+size_arg=512M
+value_size=1000
+reps=5
+complete=1
+writes=1000
+mode=both
+verify=digest
+thp_off=yes
+compress=yes
+dir=
+json=
+note=
+cowpte=${COWPTE:-}
+
+# number NAME VALUE MIN MAX
+number()
+{
+	# (the length first: the shell's arithmetic wraps silently)
+	if [[ ! $2 =~ ^[0-9]{1,12}$ ]] || [ $((10#$2)) -lt "$3" ] || [ $((10#$2)) -gt "$4" ]; then
+		die $EXIT_USAGE "$1: '$2' is not a number from $3 to $4"
+	fi
+}
+
+# one_of NAME VALUE CHOICE...
+one_of()
+{
+	local name=$1 value=$2 choice
+	shift 2
+	for choice; do
+		[ "$value" != "$choice" ] || return 0
+	done
+	die $EXIT_USAGE "$name: '$value' is none of: $*"
+}
+
+args=$(getopt -n redis-snapshot -o s:v:r:c:w:m:d:j:n:h \
+	-l size:,value-size:,reps:,complete:,writes:,mode:,verify:,disable-thp: \
+	-l compress:,dir:,json:,note:,cowpte:,help -- "$@") || exit $EXIT_USAGE
+eval set -- "$args"
+while :; do
+	case $1 in
+	-s|--size) size_arg=$2 ;;
+	-v|--value-size) value_size=$2 ;;
+	-r|--reps) reps=$2 ;;
+	-c|--complete) complete=$2 ;;
+	-w|--writes) writes=$2 ;;
+	-m|--mode) mode=$2 ;;
+	--verify) verify=$2 ;;
+	--disable-thp) thp_off=$2 ;;
+	--compress) compress=$2 ;;
+	-d|--dir) dir=$2 ;;
+	-j|--json) json=$2 ;;
+	-n|--note) note=$2 ;;
+	--cowpte) cowpte=$2 ;;
+	-h|--help) usage; exit 0 ;;
+	--) shift; break ;;
+	esac
+	shift 2
+done
+[ $# -eq 0 ] || die $EXIT_USAGE "unexpected argument '$1'"
+
+[[ $size_arg =~ ^([0-9]{1,9})([KMG]?)$ ]] || die $EXIT_USAGE "--size: '$size_arg' is not a size such as 512M"
+size=$((10#${BASH_REMATCH[1]}))
+case ${BASH_REMATCH[2]} in
+K) size=$((size << 10)) ;;
+M) size=$((size << 20)) ;;
+G) size=$((size << 30)) ;;
+esac
+if [ $size -lt $((1 << 20)) ] || [ $size -gt $((1 << 44)) ]; then
+	die $EXIT_USAGE "--size: '$size_arg' is not between 1M and 16384G"
+fi
+number --value-size "$value_size" 16 $((1 << 20))
+number --reps "$reps" 1 10000
+number --complete "$complete" 0 10000
+number --writes "$writes" 0 100000000
+one_of --mode "$mode" off on both
+one_of --verify "$verify" digest files both none
+one_of --disable-thp "$thp_off" yes no
+one_of --compress "$compress" yes no
+[ "$complete" -le "$reps" ] || complete=$reps
+
+# --- what is there
+
+for prog in redis-server redis-cli; do
+	command -v $prog > /dev/null ||
+		die 1 "$prog is missing: apt-get install redis-server"
+done
+redis_version=$(redis-server --version | sed -n 's/.* v=\([0-9.]*\) .*/\1/p')
+debug_option=()
+# Before 7.0 DEBUG was always allowed, and the option unknown.
+[ "${redis_version%%.*}" -lt 7 ] || debug_option=(--enable-debug-command yes)
+
+here=$(dirname "$(realpath "$0")")
+if [ -z "$cowpte" ]; then
+	cowpte=$here/../cowpte
+	[ -x "$cowpte" ] || cowpte=$(command -v cowpte || true)
+elif [ ! -x "$cowpte" ]; then
+	die 1 "--cowpte: $cowpte is not a program"
+fi
+
+case $mode in
+both) modes=(off on) ;;
+*) modes=("$mode") ;;
+esac
+feature=
+[ ! -e /proc/self/cow_pte ] || feature=1
+setting=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/cow_pte/enabled 2> /dev/null)
+min_tables=$(cat /sys/kernel/mm/cow_pte/min_tables 2> /dev/null)
+
+# cannot MODE WHY: leave out one of both modes, or give up
+cannot()
+{
+	[ ${#modes[@]} -eq 2 ] || die $EXIT_MODE "cannot measure mode $1: $2"
+	case $1 in
+	on) modes=(off) ;;
+	off) modes=(on) ;;
+	esac
+	warn "only mode ${modes[*]} is measured: $2"
+}
+
+if [[ " ${modes[*]} " = *' on '* ]]; then
+	if [ -z "$feature" ]; then
+		cannot on "this kernel has no copy-on-write page tables (CONFIG_COW_PTE); boot a kernel built with CONFIG_COW_PTE=y"
+	elif [ "$setting" = never ]; then
+		cannot on "no fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
+	fi
+fi
+if [[ " ${modes[*]} " = *' off '* ]] && [ "$setting" = always ]; then
+	cannot off "every fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
+fi
+if [ -n "$feature" ] && [ ! -x "$cowpte" ]; then
+	die 1 "the cowpte program is missing: make -C $(dirname "$here"), or --cowpte PATH"
+fi
+
+# The server, its copy on write, a second server, and files: in a tmpfs perhaps.
+need=$((size * 5 / 2))
+if [ "$compress" = no ]; then
+	need=$((need + size * 2))
+fi
+available=$(($(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) << 10))
+[ $need -le $available ] ||
+	die 1 "not enough memory for --size $size_arg: $((need >> 20)) MiB needed, $((available >> 20)) MiB available"
+
+if [ -n "$json" ]; then
+	{ : > "$json"; } 2> /dev/null || die 1 "cannot write $json"
+	json=$(realpath "$json")
+fi
+made_dir=
+if [ -z "$dir" ]; then
+	dir=$(mktemp -d "${TMPDIR:-/tmp}/redis-snapshot.XXXXXX") || exit 1
+	made_dir=$dir
+fi
+if [ ! -d "$dir" ] || [ ! -w "$dir" ]; then
+	die 1 "no writable directory: $dir"
+fi
+dir=$(realpath "$dir")
+# The path of a Unix socket has 108 bytes.
+[ ${#dir} -le 80 ] || die 1 "--dir: the path is too long for a socket: $dir"
+
+# --- servers
+
+servers=()		# process ids
+files=()		# to remove at the end
+
+cleanup()
+{
+	local pid
+
+	say
+	for pid in "${servers[@]}"; do
+		kill -KILL "$pid" 2> /dev/null
+		wait "$pid" 2> /dev/null
+	done
+	rm -f "${files[@]}"
+	[ -z "$made_dir" ] || rm -rf "$made_dir"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# start_server NAME RDB: a server with that RDB file, loaded if it exists. Sets
+# $server_pid and connects redis() to it.
+start_server()
+{
+	local name=$1 rdb=$2 log=$dir/$1.log sock=$dir/$1.sock tries
+
+	files+=("$log" "$sock")
+	rm -f "$sock"
+	redis-server --port 0 --unixsocket "$sock" --dir "$dir" --dbfilename "$rdb" \
+		--save '' --appendonly no --daemonize no --disable-thp "$thp_off" \
+		--rdbcompression "$compress" "${debug_option[@]}" > "$log" 2>&1 &
+	server_pid=$!
+	servers+=("$server_pid")
+	for ((tries = 0; tries < 600; tries++)); do
+		[ ! -S "$sock" ] || break
+		kill -0 $server_pid 2> /dev/null || break
+		sleep 0.1
+	done
+	[ -S "$sock" ] || die 1 "redis-server does not start: $(tail -n 3 "$log")"
+	connect "$sock"
+	while redis PING; [[ $reply = LOADING* ]]; do
+		sleep 0.2
+	done
+	[ "$reply" = PONG ] || die 1 "redis-server does not answer: $reply"
+}
+
+stop_server()
+{
+	kill "$1" 2> /dev/null
+	wait "$1" 2> /dev/null
+}
+
+# One connection for all commands: to start redis-cli costs more than most of
+# them, above all where instructions are emulated.
+connect()
+{
+	local sock=$1
+
+	if [ -n "${cli_in:-}" ]; then
+		exec {cli_in}>&- {cli_out}<&-
+	fi
+	coproc redis-cli -s "$sock" 2>&1
+	# shellcheck disable=SC2153 # set by coproc
+	exec {cli_in}>&"${COPROC[1]}" {cli_out}<&"${COPROC[0]}"
+	eval "exec ${COPROC[1]}>&- ${COPROC[0]}<&-"
+}
+
+# redis COMMAND...: the answer is in $reply, lines separated by newlines
+redis()
+{
+	local line
+
+	reply=
+	printf '%s\nECHO --end--\n' "$*" >&"$cli_in" || die 1 "lost redis-cli"
+	while IFS= read -r line <&"$cli_out"; do
+		line=${line%$'\r'}
+		if [ "$line" = --end-- ]; then
+			reply=${reply%$'\n'}
+			return
+		fi
+		# redis-cli ends the answer to INFO with an empty line
+		[ -z "$line" ] || reply+=$line$'\n'
+	done
+	die 1 "redis-server is gone after: $* (${reply:-no answer})"
+}
+
+expect()
+{
+	local wanted=$1
+	shift
+	redis "$@"
+	# shellcheck disable=SC2053 # a pattern
+	[[ $reply = $wanted ]] || die 1 "$*: $reply"
+}
+
+# field NAME: of the last answer to INFO
+field()
+{
+	local rest=$'\n'$reply
+
+	rest=${rest#*$'\n'"$1":}
+	[ "$rest" != $'\n'"$reply" ] || die 1 "redis-server does not report $1"
+	value=${rest%%$'\n'*}
+}
+
+# status_kb PID NAME: of /proc/PID/status, 0 if it is not there
+status_kb()
+{
+	local key val rest
+
+	value=0
+	while read -r key val rest; do
+		[ "$key" != "$2:" ] || value=$val
+	done 2> /dev/null < "/proc/$1/status"
+}
+
+pagetables_kb()
+{
+	local key val rest
+
+	# The kernel keeps part of the figure per CPU; this adds it in (root).
+	cat /proc/sys/vm/stat_refresh > /dev/null 2>&1
+	while read -r key val rest; do
+		[ "$key" != PageTables: ] || value=$val
+	done < /proc/meminfo
+}
+
+# Time the server's main thread has spent on a CPU: with one CPU, the child
+# has its share of the time that passes.
+server_cpu_ns()
+{
+	value=
+	read -r value _ 2> /dev/null < "/proc/$live/schedstat"
+}
+
+vmstat()
+{
+	local key val
+
+	value=0
+	while read -r key val; do
+		[ "$key" != "$1" ] || value=$val
+	done < /proc/vmstat
+}
+
+# --- data
+
+say "filling redis-server"
+files+=("$dir/live.rdb")
+start_server live live.rdb
+live=$server_pid
+
+# Bytes per key, of a sample: the allocator's size classes included.
+redis INFO memory
+field used_memory
+empty=$value
+sample=5000
+expect OK DEBUG POPULATE $sample key "$value_size"
+redis INFO memory
+field used_memory
+per_key=$(((value - empty) / sample))
+keys=$((size / per_key))
+[ $keys -ge $sample ] || keys=$sample
+expect OK DEBUG POPULATE $keys key "$value_size"
+
+# Some keys of every type, with contents that do not repeat.
+awk 'BEGIN {
+	srand(1)
+	for (i = 0; i < 500; i++) {
+		r = int(rand() * 1e9)
+		printf "SET s:%d v%d\r\n", i, r
+		printf "HSET h:%d a %d b x%d\r\n", i, r, r
+		printf "RPUSH l:%d %d %d y%d\r\n", i, r, r + 1, r
+		printf "SADD u:%d %d m%d\r\n", i, r, r
+		printf "ZADD z:%d %d m %d n\r\n", i, r, r % 7
+	}
+}' > "$dir/commands"
+files+=("$dir/commands")
+redis-cli -s "$dir/live.sock" --pipe < "$dir/commands" > "$dir/pipe.out" 2>&1 ||
+	die 1 "redis-cli --pipe: $(tail -n 1 "$dir/pipe.out")"
+files+=("$dir/pipe.out")
+
+# While the hash table moves to a larger one its order changes, and with it
+# the order within RDB files.
+for ((tries = 0; tries < 600; tries++)); do
+	redis DEBUG HTSTATS 0
+	[[ $reply = *'rehashing target'* ]] || break
+	sleep 0.2
+done
+
+redis DBSIZE
+dbsize=$reply
+redis INFO memory
+field used_memory
+used_memory=$value
+status_kb "$live" VmRSS
+rss_kb=$value
+status_kb "$live" VmPTE
+vmpte_kb=$value
+
+# overwrite LETTER: make that the first letter of every n-th value. The values
+# of DEBUG POPULATE begin with "v".
+overwrite()
+{
+	[ "$writes" -gt 0 ] || return 0
+	expect "$writes" EVAL "\"local n,t=tonumber(ARGV[1]),tonumber(ARGV[2]) for i=0,n-1 do" \
+		"local k='key:'..math.floor(i*t/n)%t" \
+		"redis.call('SET',k,ARGV[3]..string.sub(redis.call('GET',k),2)) end return n\"" \
+		0 "$writes" "$keys" "$1"
+}
+
+# rdb_start FILE: where the data begin in $value, after the header with the
+# time and the memory used: select database 0, and the size of its hash table
+rdb_start()
+{
+	[ "$(head -c 5 "$1")" = REDIS ] || return 1
+	value=$(head -c 1024 "$1" | LC_ALL=C grep -obUaP '\xfe\x00\xfb' | head -n 1 | cut -d : -f 1)
+	[ -n "$value" ]
+}
+
+# rdb_same FILE FILE: but for the header, and for the check sum at the end
+rdb_same()
+{
+	local a b
+
+	rdb_start "$1" || return 1
+	a=$value
+	rdb_start "$2" || return 1
+	b=$value
+	cmp -s <(tail -c +$((a + 1)) "$1" | head -c -8) <(tail -c +$((b + 1)) "$2" | head -c -8)
+}
+
+do_digest=
+do_files=
+case $verify in
+digest) do_digest=1 ;;
+files) do_files=1 ;;
+both) do_digest=1 do_files=1 ;;
+esac
+[ "$complete" -gt 0 ] || do_digest='' do_files=''
+
+digest=
+if [ -n "$do_digest" ]; then
+	say "digest of the data"
+	redis DEBUG DIGEST
+	digest=$reply
+	[[ $digest =~ ^[0-9a-f]{40}$ ]] || die 1 "DEBUG DIGEST: $digest"
+fi
+if [ -n "$do_files" ]; then
+	say "RDB file without fork"
+	files+=("$dir/reference.rdb")
+	expect OK SAVE
+	mv "$dir/live.rdb" "$dir/reference.rdb" || exit 1
+fi
+
+# --- saves
+
+wrong=0
+rows=()			# "mode rep fork_us pagetables vmpte vmcowpte cow_kb write_us check"
+declare -A forks tables writes_us cows
+
+check_rdb()
+{
+	local rdb=$1 result=
+
+	if [ -n "$do_files" ]; then
+		say "comparing $rdb"
+		if rdb_same "$dir/reference.rdb" "$dir/$rdb"; then
+			result=same-file
+		else
+			result=WRONG-FILE
+			wrong=$((wrong + 1))
+		fi
+	fi
+	if [ -n "$do_digest" ]; then
+		local in=$cli_in out=$cli_out
+
+		say "loading $rdb"
+		cli_in=''
+		start_server load "$rdb"
+		redis DEBUG DIGEST
+		if [ "$reply" = "$digest" ]; then
+			result+=${result:+,}same-digest
+		else
+			result+=${result:+,}WRONG-DIGEST
+			wrong=$((wrong + 1))
+		fi
+		exec {cli_in}>&- {cli_out}<&-
+		cli_in=$in cli_out=$out
+		stop_server "$server_pid"
+	fi
+	rm -f "${dir:?}/$rdb"
+	checked=${result:-not-checked}
+}
+
+one_save()
+{
+	local m=$1 rep=$2 rdb=$1-$2.rdb want=0
+	local share before child pt vmpte vmcow cow=- us_before us=-
+
+	[ "$m" != on ] || want=1
+	if [ -n "$feature" ]; then
+		"$cowpte" "$m" -p "$live" || die 1 "cannot switch redis-server $m"
+		[ "$setting" = always ] || [ "$(cat /proc/"$live"/cow_pte)" = $want ] ||
+			die 1 "redis-server is not switched $m"
+	fi
+	vmstat cow_pte_share
+	share=$value
+	pagetables_kb
+	before=$value
+
+	expect 'Background saving started' BGSAVE
+	redis INFO stats
+	field latest_fork_usec
+	fork_us=$value
+	vmstat cow_pte_share
+	share=$((value - share))
+	child=$(pgrep -P "$live" | head -n 1)
+	[ -n "$child" ] || die 1 "no saving child: is the data set too small?"
+	pagetables_kb
+	pt=$((value - before))
+	status_kb "$child" VmPTE
+	vmpte=$value
+	status_kb "$child" VmCowPTE
+	vmcow=$value
+
+	server_cpu_ns
+	us_before=$value
+	overwrite w
+	server_cpu_ns
+	if [ "$writes" -gt 0 ] && [ -n "$value" ]; then
+		us=$(((value - us_before) / 1000))
+	fi
+	redis INFO persistence
+	field rdb_bgsave_in_progress
+	[ "$value" = 1 ] || warn "mode $m: the save was over before the writes were; use a larger --size"
+
+	checked=stopped
+	if [ "$rep" -le $((reps - complete)) ]; then
+		# Redis's own way to stop a child that is not needed any more.
+		kill -USR1 "$child"
+	fi
+	while [ "$value" = 1 ]; do
+		sleep 0.2
+		redis INFO persistence
+		field rdb_bgsave_in_progress
+	done
+	if [ "$rep" -gt $((reps - complete)) ]; then
+		field rdb_last_bgsave_status
+		[ "$value" = ok ] || die 1 "BGSAVE failed: $(tail -n 3 "$dir/live.log")"
+		field rdb_last_cow_size
+		cow=$((value / 1024))
+		cows[$m]+="$cow "
+	fi
+	# The data are again what they were, for the next save and the last check.
+	overwrite v
+	if [ "$rep" -gt $((reps - complete)) ]; then
+		files+=("$dir/$rdb")
+		mv "$dir/live.rdb" "$dir/$rdb" || exit 1
+		check_rdb "$rdb"
+	fi
+
+	forks[$m]+="$fork_us "
+	tables[$m]+="$pt "
+	[ "$us" = - ] || writes_us[$m]+="$us "
+	rows+=("$m $rep $fork_us $share $pt $vmpte $vmcow $us $cow $checked")
+	if [ "$m" = on ] && [ "$share" -eq 0 ]; then
+		warn "mode on: nothing shared, the figures show conventional forks"
+	fi
+}
+
+for m in "${modes[@]}"; do
+	for ((rep = 1; rep <= reps; rep++)); do
+		say "mode $m, save $rep of $reps"
+		one_save "$m" $rep
+	done
+done
+
+# The live server's data after all this.
+live_check=not-checked
+if [ -n "$do_files" ]; then
+	expect OK SAVE
+	live_check=same-file
+	rdb_same "$dir/reference.rdb" "$dir/live.rdb" || live_check=WRONG-FILE
+fi
+if [ -n "$do_digest" ] && [ $live_check != WRONG-FILE ]; then
+	redis DEBUG DIGEST
+	live_check=same-digest
+	[ "$reply" = "$digest" ] || live_check=WRONG-DIGEST
+fi
+[[ $live_check != WRONG* ]] || wrong=$((wrong + 1))
+say
+
+# --- results
+
+# median VALUE...
+median()
+{
+	if [ $# -eq 0 ]; then
+		value=
+		return
+	fi
+	value=$(printf '%s\n' "$@" | sort -n |
+		awk '{ v[NR] = $1 } END { printf "%.10g", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }')
+}
+
+ratio()
+{
+	value=
+	if [ -n "$1" ] && [ -n "$2" ]; then
+		value=$(awk -v a="$1" -v b="$2" 'BEGIN { if (a > 0 && b > 0) printf "%.4g", a / b }')
+	fi
+}
+
+declare -A med_fork med_pt med_write med_cow
+for m in "${modes[@]}"; do
+	# shellcheck disable=SC2086 # lists of numbers
+	{
+		median ${forks[$m]}; med_fork[$m]=$value
+		median ${tables[$m]}; med_pt[$m]=$value
+		median ${writes_us[$m]:-}; med_write[$m]=$value
+		median ${cows[$m]:-}; med_cow[$m]=$value
+	}
+done
+ratio "${med_fork[off]:-}" "${med_fork[on]:-}"
+fork_ratio=$value
+ratio "${med_pt[off]:-}" "${med_pt[on]:-}"
+pt_ratio=$value
+ratio "${med_write[off]:-}" "${med_write[on]:-}"
+write_ratio=$value
+
+if grep -q '^flags.*hypervisor' /proc/cpuinfo 2> /dev/null; then
+	where=' (virtual machine)'
+else
+	where=
+fi
+thp=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null)
+
+echo "redis-snapshot: redis-server $redis_version, $(uname -sr)$where, $(nproc) CPU(s)"
+if [ -n "$feature" ]; then
+	echo "copy-on-write page tables: ${setting:-unknown}, min_tables ${min_tables:-unknown}"
+else
+	echo "copy-on-write page tables: not in this kernel"
+fi
+echo "data: $dbsize keys, values of $value_size bytes, used_memory $((used_memory >> 20)) MiB, RSS $((rss_kb >> 10)) MiB, VmPTE $vmpte_kb kB"
+echo "disable-thp $thp_off (system: ${thp:-none}), rdbcompression $compress, $writes writes during each save"
+[ -z "$note" ] || echo "note: $note"
+echo
+{
+	echo "mode save fork_us shared PageTables VmPTE VmCowPTE write_us cow_kB snapshot"
+	[ ${#rows[@]} -eq 0 ] || printf '%s\n' "${rows[@]}"
+	for m in "${modes[@]}"; do
+		echo "$m median ${med_fork[$m]} - ${med_pt[$m]} - - ${med_write[$m]:--} ${med_cow[$m]:--} -"
+	done
+	if [ ${#modes[@]} -eq 2 ]; then
+		echo "off/on - ${fork_ratio:--} - ${pt_ratio:--} - - ${write_ratio:--} - -"
+	fi
+} | awk '{
+	for (i = 1; i <= NF; i++) {
+		c[NR, i] = $i
+		if (length($i) > w[i])
+			w[i] = length($i)
+	}
+} END {
+	for (r = 1; r <= NR; r++) {
+		for (i = 1; i <= 9; i++)
+			printf i == 1 ? "%-*s" : "  %*s", w[i], c[r, i]
+		print "  " c[r, 10]
+	}
+}'
+echo
+echo "fork_us: latest_fork_usec; shared: page tables shared by the fork; PageTables: growth of the"
+echo "system's, kB; VmPTE, VmCowPTE: of the child, kB; write_us: CPU time of the writes;"
+echo "cow_kB: memory the child found no longer shared (rdb_last_cow_size)"
+echo "live data after all saves: $live_check"
+
+# --- JSON
+
+# quote TEXT: as a JSON string, in $value
+quote()
+{
+	value=$(printf '%s' "$1" | LC_ALL=C tr '\000-\037\177' ' ' | sed 's/[\\"]/\\&/g')
+	value=\"$value\"
+}
+
+if [ -n "$json" ]; then
+	{
+		quote "$(uname -r)"
+		printf '{\n  "tool": "redis-snapshot",\n  "kernel": %s,\n' "$value"
+		quote "$redis_version"
+		printf '  "redis_version": %s,\n  "cpus": %d,\n' "$value" "$(nproc)"
+		if [ -n "$feature" ]; then
+			quote "$setting"
+			printf '  "cow_pte": { "present": true, "enabled": %s, "min_tables": %s },\n' \
+				"$value" "${min_tables:-null}"
+		else
+			printf '  "cow_pte": { "present": false },\n'
+		fi
+		quote "$note"
+		printf '  "note": %s,\n' "$value"
+		printf '  "keys": %d,\n  "value_size": %d,\n  "used_memory": %d,\n' \
+			"$dbsize" "$value_size" "$used_memory"
+		printf '  "rss_kb": %d,\n  "vmpte_kb": %d,\n  "writes": %d,\n' \
+			"$rss_kb" "$vmpte_kb" "$writes"
+		printf '  "disable_thp": "%s",\n  "rdbcompression": "%s",\n' "$thp_off" "$compress"
+		printf '  "saves": ['
+		sep=
+		for row in "${rows[@]}"; do
+			read -r m rep fork share pt vmpte vmcow us cow checked <<< "$row"
+			printf '%s\n    { "mode": "%s", "save": %d, "latest_fork_usec": %d, "shared_tables": %d, "pagetables_kb": %d, "child_vmpte_kb": %d, "child_vmcowpte_kb": %d, "write_usec": %s, "cow_kb": %s, "snapshot": "%s" }' \
+				"$sep" "$m" "$rep" "$fork" "$share" "$pt" "$vmpte" "$vmcow" \
+				"${us/#-/null}" "${cow/#-/null}" "$checked"
+			sep=,
+		done
+		printf '\n  ],\n  "median": {'
+		sep=
+		for m in "${modes[@]}"; do
+			printf '%s\n    "%s": { "latest_fork_usec": %s, "pagetables_kb": %s, "write_usec": %s, "cow_kb": %s }' \
+				"$sep" "$m" "${med_fork[$m]}" "${med_pt[$m]}" \
+				"${med_write[$m]:-null}" "${med_cow[$m]:-null}"
+			sep=,
+		done
+		printf '\n  },\n  "ratio_off_on": { "latest_fork_usec": %s, "pagetables_kb": %s, "write_usec": %s },\n' \
+			"${fork_ratio:-null}" "${pt_ratio:-null}" "${write_ratio:-null}"
+		quote "$digest"
+		printf '  "digest": %s,\n  "live_data": "%s",\n  "wrong": %d,\n  "warnings": [' \
+			"$value" "$live_check" "$wrong"
+		sep=
+		for w in "${warnings[@]}"; do
+			quote "$w"
+			printf '%s\n    %s' "$sep" "$value"
+			sep=,
+		done
+		printf '\n  ]\n}\n'
+	} > "$json" || die 1 "cannot write $json"
+fi
+
+[ $wrong -eq 0 ] || die $EXIT_WRONG "$wrong check(s) failed: data are not what they were"
