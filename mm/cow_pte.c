@@ -24,14 +24,13 @@
 #include <linux/hugetlb.h>
 #include <linux/kobject.h>
 #include <linux/mmu_notifier.h>
-#include <linux/pagewalk.h>
+#include <linux/pgalloc.h>
 #include <linux/rmap.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/vmstat.h>
-#include <asm/pgalloc.h>
 #include <asm/tlb.h>
 #include <asm/tlbflush.h>
 
@@ -276,7 +275,7 @@ static void cow_pte_take_out(struct cow_pte_fork *fork, pmd_t *pmd,
 {
 	long rss[NR_MM_COUNTERS] = {};
 	struct folio *folio = NULL;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* the table's */
 	pte_t *pte;
 
 again:
@@ -478,7 +477,7 @@ static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 {
 	struct ptdesc *ptdesc;
 	unsigned long addr;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* the table's */
 	pmd_t *pmd;
 
 	for (addr = 0; fork->nr_shared && addr < fork->pos;) {
@@ -809,7 +808,7 @@ int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 {
 	struct mm_struct *mm = vmf->vma->vm_mm;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* the table's */
 	pte_t *pte, ptent;
 
 	if (!(vmf->flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE))) {
@@ -849,7 +848,7 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 static void cow_pte_check_empty(struct mm_struct *mm, pmd_t *pmd,
 				unsigned long addr, unsigned long end)
 {
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* the table's */
 	pte_t *start, *pte;
 
 	if (!IS_ENABLED(CONFIG_DEBUG_COW_PTE) ||
@@ -999,10 +998,6 @@ static bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
 	return ret;
 }
 
-#define for_each_cow_pte_sharer(pos, family, ptdesc, addr)		\
-	list_for_each_entry(pos, &(family)->mms, cow_pte.siblings)	\
-		if (cow_pte_is_sharer(pos, ptdesc, addr))
-
 unsigned int __cow_pte_sharers(pte_t *ptep)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
@@ -1054,8 +1049,9 @@ void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 	}
 	family = mm->cow_pte.family;
 	spin_lock(&family->lock);
-	for_each_cow_pte_sharer(pos, family, ptdesc, addr)
-		cow_pte_add_one(pos, addr, member, value);
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings)
+		if (cow_pte_is_sharer(pos, ptdesc, addr))
+			cow_pte_add_one(pos, addr, member, value);
 	spin_unlock(&family->lock);
 }
 
@@ -1066,8 +1062,8 @@ static void cow_pte_flush_others(struct mm_struct *mm, unsigned long start,
 	struct mm_struct *pos;
 
 	spin_lock(&family->lock);
-	for_each_cow_pte_sharer(pos, family, ptdesc, start)
-		if (pos != mm)
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings)
+		if (pos != mm && cow_pte_is_sharer(pos, ptdesc, start))
 			cow_pte_flush(pos, start, end);
 	spin_unlock(&family->lock);
 }
@@ -1085,8 +1081,9 @@ void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr, pte_t *ptep)
 	struct mm_struct *pos;
 
 	spin_lock(&family->lock);
-	for_each_cow_pte_sharer(pos, family, ptdesc, addr) {
-		if (!list_empty(&pos->mmlist))
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
+		if (!list_empty(&pos->mmlist) ||
+		    !cow_pte_is_sharer(pos, ptdesc, addr))
 			continue;
 		spin_lock(&mmlist_lock);
 		if (list_empty(&pos->mmlist))
@@ -1220,10 +1217,10 @@ static char cow_pte_param[8] __initdata;
 
 static int __init cow_pte_setup(char *str)
 {
-	strscpy(cow_pte_param, str);
-	return 1;
+	strscpy(cow_pte_param, str ?: "");
+	return 0;
 }
-__setup("cow_pte=", cow_pte_setup);
+early_param("cow_pte", cow_pte_setup);
 
 #ifdef CONFIG_SYSFS
 static ssize_t enabled_show(struct kobject *kobj, struct kobj_attribute *attr,

@@ -82,7 +82,8 @@ count_tap()
 		grep -E '^(not ok|Bail)' "$2" | head -n 20 || true
 		case $3 in
 		0|1|4) ;;
-		124|137) echo "stopped after its time limit" ;;
+		124) echo "stopped after its time limit" ;;
+		137) echo "killed (it did not heed its time limit, or memory ran out)" ;;
 		-) echo "it did not run to its end" ;;
 		*) echo "exit status $3" ;;
 		esac

@@ -101,11 +101,21 @@ if [ -n "$job_swap" ]; then
 	try swapon /dev/vda
 fi
 
-# /dev/virtio-ports is udev's work, and udev does not run here
-declare -A port=([out]=/dev/null [err]=/dev/null [status]=/dev/null)
-for p in /sys/class/virtio-ports/*; do
-	read -r name < "$p/name" 2> /dev/null || continue
-	port[$name]=/dev/${p##*/}
+# /dev/virtio-ports is udev's work, and udev does not run here. The host tells
+# the names of the ports some time after the driver was bound: wait for them.
+ports=(status)
+[ -n "$job_shell" ] || ports+=(out err)
+declare -A port
+for ((i = 0; i < 300 && ${#port[@]} < ${#ports[@]}; i++)); do
+	[ $i -eq 0 ] || sleep 0.1
+	for p in /sys/class/virtio-ports/*; do
+		name=
+		{ read -r name < "$p/name"; } 2> /dev/null
+		[ -z "$name" ] || [ ! -c "/dev/${p##*/}" ] || port[$name]=/dev/${p##*/}
+	done
+done
+for name in "${ports[@]}"; do
+	[ -n "${port[$name]:-}" ] || { complain "no port '$name'"; exit 1; }
 done
 
 if [ -n "$job_shell" ]; then

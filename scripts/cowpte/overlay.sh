@@ -99,8 +99,9 @@ tree_export()
 
 	{
 		tgit diff --no-renames --diff-filter=A --name-only base --
-		# Debian's source ignores everything at the top level; undo that.
-		tgit ls-files -o -x '!/*' --exclude-standard -- "${ROOTS[@]}"
+		# Debian's source ignores everything at the top level, and
+		# the ignore files themselves; undo that.
+		tgit ls-files -o -x '!/*' -x '!.gitignore' --exclude-standard -- "${ROOTS[@]}"
 	} | sort -u | while IFS= read -r p; do
 		[ ! -f "$KTREE/$p" ] || printf '%s\n' "$p"
 	done > "$dir/.new"

@@ -59,6 +59,17 @@ status()
 	fi
 }
 
+# is WANTED STATUS NAME
+is()
+{
+	if [ "$2" -eq "$1" ]; then
+		ok "$3"
+	else
+		echo "# status $2 instead of $1" >> "$dir/err"
+		not_ok "$3"
+	fi
+}
+
 # says REGEX NAME: what the last command wrote, to either stream
 says()
 {
@@ -69,14 +80,17 @@ says()
 	fi
 }
 
-# json NAME PYTHON: the file $dir/json is JSON, and an expression of it true
+# json NAME PYTHON: the file $dir/json is JSON, and an expression of it true; d
+# is all of it, R its results, M the metrics of all results
 json()
 {
 	if python3 - "$dir/json" "$2" > "$dir/out" 2> "$dir/err" <<- 'END'
 		import json, sys
 		with open(sys.argv[1], encoding="utf-8") as f:
 		    d = json.load(f, parse_constant=lambda c: sys.exit("not JSON: " + c))
-		assert eval(sys.argv[2]), sys.argv[2]
+		R = d.get("results", [])
+		M = [m for r in R for m in r["metrics"].values()]
+		assert eval("(" + sys.argv[2] + ")"), sys.argv[2]
 	END
 	then
 		ok "$1"
@@ -124,7 +138,7 @@ if [ -n "$feature" ]; then
 	status 127 "run: command not found" "$cowpte" run /nonexistent/command
 	status 126 "run: command not executable" "$cowpte" run /dev/null
 	"$cowpte" run sh -c 'exit 5' > "$dir/out" 2> "$dir/err"
-	if [ $? -eq 5 ]; then ok "run: status of the command"; else not_ok "run: status of the command"; fi
+	is 5 $? "run: status of the command"
 	# shellcheck disable=SC2016 # for the shell to be run
 	status 0 "run: options of the command are its own" "$cowpte" run sh -c 'echo "$1"' sh -p
 	says '^-p$' "... and reach it"
@@ -206,7 +220,8 @@ status 2 "bench: no children" "$bench" memory --children 0
 status 2 "bench: --samples without --json" "$bench" fork --samples
 status 1 "bench: more memory than there is" "$bench" fork --size 64T --reps 1
 says 'not enough memory|cannot reserve' "... is said before it is used"
-status 1 "bench: JSON file that cannot be written" "$bench" fork --size 0 --reps 1 --json /nonexistent/file
+status 1 "bench: JSON file that cannot be written" \
+	"$bench" fork --size 0 --reps 1 --json /nonexistent/file
 if [ -c /dev/full ]; then
 	# shellcheck disable=SC2016 # for the shell to be run
 	status 1 "bench: full disk" sh -c '"$0" fork --size 0 --reps 1 > /dev/full' "$bench"
@@ -241,35 +256,43 @@ else
 fi
 if [ -n "$have_python" ]; then
 	common='d["tool"] == "cowpte-bench" and d["page_size"] > 0 and d["cpus"] > 0'
-	ordered='all(m["min"] <= m["median"] <= m["p99"] <= m["max"] for r in d["results"] for m in r["metrics"].values())'
+	ordered='all(m["min"] <= m["median"] <= m["p99"] <= m["max"] for m in M)'
 
 	"$bench" fork "${small[@]}" --later 3 --samples --json - --note $'q"\\\t\xff\u00e9' \
 		> "$dir/json" 2> "$dir/err"
 	json "fork: JSON" "$common"
 	json "fork: order of the statistics" "$ordered"
-	json "fork: size 0 is added" '{r["size"] for r in d["results"]} == {0, 4 << 20}'
-	json "fork: samples" 'all(len(m["samples"]) == m["n"] == (2 if r["fork"] == "first" else 6) for r in d["results"] for m in r["metrics"].values())'
+	json "fork: size 0 is added" '{r["size"] for r in R} == {0, 4 << 20}'
+	json "fork: samples" 'all(len(m["samples"]) == m["n"] == (2 if r["fork"] == "first" else 6)
+		for r in R for m in r["metrics"].values())'
 	json "fork: the note survives quoting" 'd["note"].startswith("q\"\\\t\ufffd")'
-	json "fork: p99 of few samples is the largest" 'all(m["p99"] == m["max"] for r in d["results"] for m in r["metrics"].values())'
+	json "fork: p99 of few samples is the largest" 'all(m["p99"] == m["max"] for m in M)'
 
-	"$bench" fork --size 0 --reps 50 --later 3 --samples --json "$dir/json" > "$dir/out" 2> "$dir/err"
-	json "fork: p99 by nearest rank" 'all(sorted(m["samples"])[-(-99 * m["n"] // 100) - 1] == m["p99"] for r in d["results"] for m in r["metrics"].values())'
-	json "fork: median" 'all(__import__("statistics").median(m["samples"]) == m["median"] for r in d["results"] for m in r["metrics"].values())'
+	"$bench" fork --size 0 --reps 50 --later 3 --samples --json "$dir/json" \
+		> "$dir/out" 2> "$dir/err"
+	json "fork: p99 by nearest rank" 'all(
+		sorted(m["samples"])[-(-99 * m["n"] // 100) - 1] == m["p99"] for m in M)'
+	json "fork: median" 'all(
+		__import__("statistics").median(m["samples"]) == m["median"] for m in M)'
 
-	"$bench" fault "${small[@]}" --unit instructions --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	"$bench" fault "${small[@]}" --unit instructions --json "$dir/json" \
+		> "$dir/out" 2> "$dir/err"
 	json "fault: JSON" "$common"
 	json "fault: unit" 'd["unit"] == "instructions"'
-	json "fault: all combinations" 'len({(r["pattern"], r["child"], r["mode"]) for r in d["results"]}) == len(d["results"]) == 6 * len({r["mode"] for r in d["results"]})'
-	json "fault: pages" '{r["ops"] for r in d["results"] if r["pattern"] != "table"} == {(4 << 20) // d["page_size"]}'
+	json "fault: all combinations" 'len({(r["pattern"], r["child"], r["mode"]) for r in R}) \
+		== len(R) == 6 * len({r["mode"] for r in R})'
+	json "fault: pages" '{r["ops"] for r in R if r["pattern"] != "table"} \
+		== {(4 << 20) // d["page_size"]}'
 
 	echo "longer than what follows: $(head -c 100000 /dev/zero | tr '\0' x)" > "$dir/json"
 	"$bench" memory "${small[@]}" --children 1,2 --json "$dir/json" > "$dir/out" 2> "$dir/err"
 	json "memory: JSON, into a file that was longer" "$common"
-	json "memory: children" '{r["children"] for r in d["results"]} == {1, 2}'
-	json "memory: VmPTE" 'all(r["metrics"]["child_vmpte"]["min"] > 0 for r in d["results"])'
+	json "memory: children" '{r["children"] for r in R} == {1, 2}'
+	json "memory: VmPTE" 'all(r["metrics"]["child_vmpte"]["min"] > 0 for r in R)'
 	if [ -n "$feature" ] && [ "$setting" = prctl ]; then
 		"$bench" fork --size 64M --reps 2 --json "$dir/json" > "$dir/out" 2> "$dir/err"
-		json "forks in mode on share" 'min(r["shared_tables_median"] for r in d["results"] if r["mode"] == "on" and r["size"]) >= 32'
+		json "forks in mode on share" 'min(r["shared_tables_median"] for r in R
+			if r["mode"] == "on" and r["size"]) >= 32'
 		json "... and quotients are given" 'len(d["ratios_off_on"]) == 4'
 	fi
 else
@@ -279,15 +302,53 @@ fi
 # --- the workload script
 redis=$here/workloads/redis-snapshot.sh
 status 0 "redis-snapshot --help" "$redis" --help
-for args in '--frobnicate' '--size x' '--size 0' '--reps 0' '--mode maybe' 'stray'; do
+for args in '--frobnicate' '--size x' '--size 0' '--reps 0' '--mode maybe' 'stray' \
+	'--keep . --complete 0' '--digest' '--digest one' '--digest --timeout 0 a b'; do
 	# shellcheck disable=SC2086 # to be split
 	"$redis" $args > "$dir/out" 2> "$dir/err"
-	if [ $? -eq 2 ]; then
-		ok "redis-snapshot: $args"
-	else
-		not_ok "redis-snapshot: $args"
-	fi
+	is 2 $? "redis-snapshot: $args"
 done
+
+# rdb FILE VALUE [KEY]: a file with that one-letter value, without check sum
+rdb()
+{
+	printf 'REDIS0009\xfe\x00\xfb\x01\x00\x00\x01%s\x01%s\xff\0\0\0\0\0\0\0\0' \
+		"${3:-k}" "$2" > "$dir/$1"
+}
+
+# digest STATUS NAME FILE...: redis-snapshot --digest of files in $dir
+digest()
+{
+	local wanted=$1 name=$2
+	shift 2
+
+	(cd "$dir" && exec "$redis" --digest --timeout 300 --json json "$@") \
+		> "$dir/out" 2> "$dir/err"
+	is "$wanted" $? "redis-snapshot --digest: $name"
+}
+
+if command -v redis-server > /dev/null || command -v valkey-server > /dev/null; then
+	rdb a.rdb v
+	rdb b.rdb v
+	rdb 'other value.rdb' w
+	printf 'REDIS0009\xff\0\0\0\0\0\0\0\0' | tee "$dir/empty1" > "$dir/empty2"
+	head -c 17 "$dir/a.rdb" > "$dir/short.rdb"
+	digest 0 "equal files" a.rdb b.rdb
+	says '^[0-9a-f]{40}  1 keys  b.rdb$' "... and prints digest and keys"
+	[ -z "$have_python" ] || json "... and writes JSON" 'd["equal"] is True and
+		len(set(d["digests"].values())) == 1 and
+		d["keys"] == {"a.rdb": 1, "b.rdb": 1}'
+	digest 4 "a different value" a.rdb b.rdb 'other value.rdb'
+	[ -z "$have_python" ] || json "... in JSON" 'd["equal"] is False and
+		len(d["digests"]) == 3 and len(set(d["digests"].values())) == 2'
+	digest 4 "a file cut short" a.rdb short.rdb
+	digest 4 "nothing to compare" empty1 empty2
+	says 'no keys' "... is said"
+	digest 1 "a file that is not there" a.rdb none.rdb
+	digest 1 "a file and itself" a.rdb ./a.rdb
+else
+	skip "redis-snapshot --digest" "no redis-server"
+fi
 
 echo "1..$nr"
 [ $failed -eq 0 ]

@@ -7,14 +7,19 @@
 # The snapshots, taken while the server writes, are proved to hold the data.
 set -u
 shopt -s inherit_errexit 2> /dev/null
+# redis-server does not start with a locale that is not installed.
+export LC_ALL=C
+unset REDISCLI_AUTH
 
 usage()
 {
 	cat <<'END'
 Usage: redis-snapshot.sh [options]
+       redis-snapshot.sh --digest [-j FILE] [-t SECONDS] FILE FILE...
 
 Fill a redis-server, let it fork for BGSAVE with and without copy-on-write page
-tables, compare, and check that the snapshots are right.
+tables, compare, and check that the snapshots are right. With --digest: load RDB
+files, each into a new server, and check that all have the same DEBUG DIGEST.
 
  -s, --size SIZE        memory of the data set, with K, M or G (512M)
  -v, --value-size N     bytes of a value (1000)
@@ -30,20 +35,27 @@ tables, compare, and check that the snapshots are right.
                         wrote without fork; both; none (digest)
      --disable-thp ON   yes: Redis's default, no transparent huge pages; no
      --compress ON      yes: Redis's default, compressed RDB files; no
+ -k, --keep DIR         copy the last completed RDB file of each mode to DIR,
+                        as off.rdb and on.rdb, after all is measured
  -d, --dir DIR          for socket and RDB files (a new one in $TMPDIR or /tmp)
  -j, --json FILE        write the results as JSON too
  -n, --note TEXT        put a text into the outputs
      --cowpte PATH      the cowpte program (found beside this script, or in PATH)
+     --digest           the second form, as above
+ -t, --timeout SECONDS  for each FILE of --digest (900)
  -h, --help             this help
 
 Times are in microseconds (as Redis reports them), memory in kB unless said
 otherwise. A digest takes some 60 instructions a byte, compression 30. Where
 instructions are emulated, 512 MiB take a few minutes with
   --value-size 4000 --compress no --verify files
+The digests can be compared elsewhere, of the files left by --keep:
+  redis-snapshot.sh --digest DIR/off.rdb DIR/on.rdb
 
 Exit status: 0 success (also if 'both' came down to one mode, said on standard
 error), 1 failure, 2 bad arguments, 3 this system cannot measure the mode asked
-for, 4 a snapshot or the live data are wrong.
+for, 4 a snapshot or the live data are wrong, or the digests of the files not
+all the same (a file that does not load in time or has no keys is wrong).
 END
 }
 
@@ -77,6 +89,13 @@ say()
 	[ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2
 }
 
+# quote TEXT: as a JSON string, in $value
+quote()
+{
+	value=$(printf '%s' "$1" | tr '\000-\037\177' ' ' | sed 's/[\\"]/\\&/g')
+	value=\"$value\"
+}
+
 # --- arguments
 
 size_arg=512M
@@ -89,6 +108,9 @@ verify=digest
 thp_off=yes
 compress=yes
 dir=
+keep=
+digest_mode=
+timeout=900
 json=
 note=
 cowpte=${COWPTE:-}
@@ -113,9 +135,10 @@ one_of()
 	die $EXIT_USAGE "$name: '$value' is none of: $*"
 }
 
-args=$(getopt -n redis-snapshot -o s:v:r:c:w:m:d:j:n:h \
+args=$(getopt -n redis-snapshot -o s:v:r:c:w:m:k:d:j:n:t:h \
 	-l size:,value-size:,reps:,complete:,writes:,mode:,verify:,disable-thp: \
-	-l compress:,dir:,json:,note:,cowpte:,help -- "$@") || exit $EXIT_USAGE
+	-l compress:,keep:,dir:,json:,note:,cowpte:,digest,timeout:,help -- "$@") ||
+	exit $EXIT_USAGE
 eval set -- "$args"
 while :; do
 	case $1 in
@@ -128,18 +151,26 @@ while :; do
 	--verify) verify=$2 ;;
 	--disable-thp) thp_off=$2 ;;
 	--compress) compress=$2 ;;
+	-k|--keep) keep=$2 ;;
 	-d|--dir) dir=$2 ;;
 	-j|--json) json=$2 ;;
 	-n|--note) note=$2 ;;
 	--cowpte) cowpte=$2 ;;
+	--digest) digest_mode=1; shift; continue ;;
+	-t|--timeout) timeout=$2 ;;
 	-h|--help) usage; exit 0 ;;
 	--) shift; break ;;
 	esac
 	shift 2
 done
-[ $# -eq 0 ] || die $EXIT_USAGE "unexpected argument '$1'"
+if [ -z "$digest_mode" ]; then
+	[ $# -eq 0 ] || die $EXIT_USAGE "unexpected argument '$1'"
+elif [ $# -lt 2 ]; then
+	die $EXIT_USAGE "--digest: two or more RDB files are needed"
+fi
 
-[[ $size_arg =~ ^([0-9]{1,9})([KMG]?)$ ]] || die $EXIT_USAGE "--size: '$size_arg' is not a size such as 512M"
+[[ $size_arg =~ ^([0-9]{1,9})([KMG]?)$ ]] ||
+	die $EXIT_USAGE "--size: '$size_arg' is not a size such as 512M"
 size=$((10#${BASH_REMATCH[1]}))
 case ${BASH_REMATCH[2]} in
 K) size=$((size << 10)) ;;
@@ -157,88 +188,33 @@ one_of --mode "$mode" off on both
 one_of --verify "$verify" digest files both none
 one_of --disable-thp "$thp_off" yes no
 one_of --compress "$compress" yes no
+number --timeout "$timeout" 1 1000000
+timeout=$((10#$timeout))
 [ "$complete" -le "$reps" ] || complete=$reps
+[ -z "$keep" ] || [ "$complete" -gt 0 ] ||
+	die $EXIT_USAGE "--keep: no save is completed (--complete 0)"
 
 # --- what is there
 
-for prog in redis-server redis-cli; do
-	command -v $prog > /dev/null ||
-		die 1 "$prog is missing: apt-get install redis-server"
+product=redis
+if ! command -v redis-server > /dev/null && command -v valkey-server > /dev/null; then
+	product=valkey
+fi
+for prog in $product-server $product-cli; do
+	command -v "$prog" > /dev/null ||
+		die 1 "$prog is missing: apt-get install $product-server"
 done
-redis_version=$(redis-server --version | sed -n 's/.* v=\([0-9.]*\) .*/\1/p')
+redis_version=$($product-server --version | sed -n 's/.* v=\([0-9.]*\) .*/\1/p')
 debug_option=()
 # Before 7.0 DEBUG was always allowed, and the option unknown.
 [ "${redis_version%%.*}" -lt 7 ] || debug_option=(--enable-debug-command yes)
-
-here=$(dirname "$(realpath "$0")")
-if [ -z "$cowpte" ]; then
-	cowpte=$here/../cowpte
-	[ -x "$cowpte" ] || cowpte=$(command -v cowpte || true)
-elif [ ! -x "$cowpte" ]; then
-	die 1 "--cowpte: $cowpte is not a program"
-fi
-
-case $mode in
-both) modes=(off on) ;;
-*) modes=("$mode") ;;
-esac
-feature=
-[ ! -e /proc/self/cow_pte ] || feature=1
-setting=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/cow_pte/enabled 2> /dev/null)
-min_tables=$(cat /sys/kernel/mm/cow_pte/min_tables 2> /dev/null)
-
-# cannot MODE WHY: leave out one of both modes, or give up
-cannot()
-{
-	[ ${#modes[@]} -eq 2 ] || die $EXIT_MODE "cannot measure mode $1: $2"
-	case $1 in
-	on) modes=(off) ;;
-	off) modes=(on) ;;
-	esac
-	warn "only mode ${modes[*]} is measured: $2"
-}
-
-if [[ " ${modes[*]} " = *' on '* ]]; then
-	if [ -z "$feature" ]; then
-		cannot on "this kernel has no copy-on-write page tables (CONFIG_COW_PTE); boot a kernel built with CONFIG_COW_PTE=y"
-	elif [ "$setting" = never ]; then
-		cannot on "no fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
-	fi
-fi
-if [[ " ${modes[*]} " = *' off '* ]] && [ "$setting" = always ]; then
-	cannot off "every fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
-fi
-if [ -n "$feature" ] && [ ! -x "$cowpte" ]; then
-	die 1 "the cowpte program is missing: make -C $(dirname "$here"), or --cowpte PATH"
-fi
-
-# The server, its copy on write, a second server, and files: in a tmpfs perhaps.
-need=$((size * 5 / 2))
-if [ "$compress" = no ]; then
-	need=$((need + size * 2))
-fi
-available=$(($(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) << 10))
-[ $need -le $available ] ||
-	die 1 "not enough memory for --size $size_arg: $((need >> 20)) MiB needed, $((available >> 20)) MiB available"
 
 if [ -n "$json" ]; then
 	{ : > "$json"; } 2> /dev/null || die 1 "cannot write $json"
 	json=$(realpath "$json")
 fi
+
 made_dir=
-if [ -z "$dir" ]; then
-	dir=$(mktemp -d "${TMPDIR:-/tmp}/redis-snapshot.XXXXXX") || exit 1
-	made_dir=$dir
-fi
-if [ ! -d "$dir" ] || [ ! -w "$dir" ]; then
-	die 1 "no writable directory: $dir"
-fi
-dir=$(realpath "$dir")
-# The path of a Unix socket has 108 bytes.
-[ ${#dir} -le 80 ] || die 1 "--dir: the path is too long for a socket: $dir"
-
-# --- servers
-
 servers=()		# process ids
 files=()		# to remove at the end
 
@@ -258,6 +234,205 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# working_dir: check $dir, or make one
+working_dir()
+{
+	if [ -z "$dir" ]; then
+		dir=$(mktemp -d "${TMPDIR:-/tmp}/redis-snapshot.XXXXXX") || exit 1
+		made_dir=$dir
+	fi
+	if [ ! -d "$dir" ] || [ ! -w "$dir" ]; then
+		die 1 "no writable directory: $dir"
+	fi
+	dir=$(realpath "$dir")
+	# The path of a Unix socket has 108 bytes.
+	[ ${#dir} -le 80 ] || die 1 "--dir: the path is too long for a socket: $dir"
+}
+
+# --- the digests of RDB files
+
+# load_cli COMMAND...: the answer of the server of load_digest() in $reply, as
+# long as there is time
+load_cli()
+{
+	local left=$((deadline - SECONDS))
+
+	reply=timeout
+	[ $left -gt 0 ] || return 1
+	reply=$(timeout -k 5 "$left" $product-cli -s "$dir/load.sock" "$@" 2>&1 < /dev/null)
+}
+
+# load_digest FILE: load it into a new server; $digest and $keys, or what went
+# wrong in $problem
+load_digest()
+{
+	local pid deadline=$((SECONDS + timeout)) log=$dir/load.log sock=$dir/load.sock
+
+	digest='' keys=0 problem=''
+	rm -f "$sock"
+	# (by a link: so the file may have any name, in any directory)
+	ln -sfn "$(realpath "$1")" "$dir/load.rdb"
+	$product-server --port 0 --unixsocket "$sock" --dir "$dir" --dbfilename load.rdb \
+		--save '' --appendonly no --daemonize no "${debug_option[@]}" \
+		> "$log" 2>&1 < /dev/null &
+	pid=$!
+	servers=("$pid")
+	while kill -0 "$pid" 2> /dev/null && [ $SECONDS -lt $deadline ]; do
+		if [ -S "$sock" ] && load_cli PING && [ "$reply" = PONG ]; then
+			load_cli DEBUG DIGEST
+			digest=$reply
+			load_cli INFO keyspace
+			keys=$(sed -n 's/^db[0-9]*:keys=\([0-9]*\),.*/\1/p' <<< "$reply" |
+				awk '{ n += $1 } END { printf "%d", n }')
+			break
+		fi
+		sleep 0.1
+	done
+
+	if [ $SECONDS -ge $deadline ]; then
+		problem="no digest within $timeout s"
+		digest=''
+	elif ! kill -0 "$pid" 2> /dev/null; then
+		# The server's first complaint; its check of the file says much more.
+		problem=$(sed -n 's/^[0-9]*:M .* # //p' "$log" | grep -Ev '^(WARNING|Server init)' |
+			head -n 1)
+		problem="it does not load: ${problem:-$(tail -n 1 "$log")}"
+		digest=''
+	elif [[ ! $digest =~ ^[0-9a-f]{40}$ ]]; then
+		problem="DEBUG DIGEST: $digest"
+		digest=''
+	elif [ "$keys" -eq 0 ]; then
+		problem="it has no keys"
+	fi
+	kill -KILL "$pid" 2> /dev/null
+	wait "$pid" 2> /dev/null
+	servers=()
+}
+
+# compare_digests FILE...: returns if all have the same, which is of something
+compare_digests()
+{
+	local file other seen=() first='' equal=true digests='' counts='' sep=''
+	local digest keys problem
+
+	for file; do
+		if [ ! -f "$file" ] || [ ! -r "$file" ]; then
+			die 1 "no readable file: $file"
+		fi
+		# A file is always equal to itself: that would prove nothing.
+		for other in "${seen[@]}"; do
+			[ ! "$file" -ef "$other" ] || die 1 "the same file: $other and $file"
+		done
+		seen+=("$file")
+	done
+	working_dir
+	files+=("$dir/load.rdb" "$dir/load.log" "$dir/load.sock")
+
+	for file; do
+		say "loading $file"
+		load_digest "$file"
+		say
+		if [ -n "$problem" ]; then
+			echo "redis-snapshot: $file: $problem" >&2
+			equal=false
+		fi
+		first=${first:-$digest}
+		[ "$digest" = "$first" ] || equal=false
+		echo "${digest:-no-digest}  $keys keys  $file"
+		quote "$file"
+		digests+="$sep$value: ${digest:+\"}${digest:-null}${digest:+\"}"
+		counts+="$sep$value: $keys"
+		sep=', '
+	done
+	if [ -n "$json" ]; then
+		local text
+
+		quote "$redis_version"
+		text="{\"digests\": {$digests}, \"keys\": {$counts},"
+		text+=" \"server\": \"$product\", \"version\": $value, \"equal\": $equal}"
+		echo "$text" > "$json" || die 1 "cannot write $json"
+	fi
+	[ $equal = true ] || die $EXIT_WRONG "the digests are not all the same"
+	echo "same DEBUG DIGEST ($product-server $redis_version)"
+}
+
+if [ -n "$digest_mode" ]; then
+	compare_digests "$@"
+	exit 0
+fi
+
+# --- the system and its memory
+
+here=$(dirname "$(realpath "$0")")
+if [ -z "$cowpte" ]; then
+	cowpte=$here/../cowpte
+	[ -x "$cowpte" ] || cowpte=$(command -v cowpte || true)
+elif [ ! -x "$cowpte" ]; then
+	die 1 "--cowpte: $cowpte is not a program"
+fi
+
+case $mode in
+both) modes=(off on) ;;
+*) modes=("$mode") ;;
+esac
+feature=
+[ ! -e /proc/self/cow_pte ] || feature=1
+setting=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/cow_pte/enabled 2> /dev/null)
+min_tables=$(cat /sys/kernel/mm/cow_pte/min_tables 2> /dev/null)
+
+# cannot MODE WHY...: leave out one of both modes, or give up
+cannot()
+{
+	local m=$1
+	shift
+
+	[ ${#modes[@]} -eq 2 ] || die $EXIT_MODE "cannot measure mode $m: $*"
+	case $m in
+	on) modes=(off) ;;
+	off) modes=(on) ;;
+	esac
+	warn "only mode ${modes[*]} is measured: $*"
+}
+
+if [[ " ${modes[*]} " = *' on '* ]]; then
+	if [ -z "$feature" ]; then
+		cannot on "this kernel has no copy-on-write page tables (CONFIG_COW_PTE);" \
+			"boot a kernel built with CONFIG_COW_PTE=y"
+	elif [ "$setting" = never ]; then
+		cannot on "no fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
+	fi
+fi
+if [[ " ${modes[*]} " = *' off '* ]] && [ "$setting" = always ]; then
+	cannot off "every fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
+fi
+if [ -n "$feature" ] && [ ! -x "$cowpte" ]; then
+	die 1 "the cowpte program is missing: make -C $(dirname "$here"), or --cowpte PATH"
+fi
+
+# The server, its copy on write, a second server, and files: in a tmpfs perhaps.
+need=$((size * 5 / 2))
+if [ "$compress" = no ]; then
+	need=$((need + size * 2))
+	[ -z "$keep" ] || need=$((need + size * 2))
+fi
+available=$(($(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) << 10))
+[ $need -le $available ] ||
+	die 1 "not enough memory for --size $size_arg: $((need >> 20)) MiB needed," \
+		"$((available >> 20)) MiB available"
+
+working_dir
+declare -A kept		# RDB file by mode
+if [ -n "$keep" ]; then
+	[ -d "$keep" ] || die 1 "--keep: no directory: $keep"
+	keep=$(realpath "$keep")
+	# No file of an earlier run may be taken for one of this.
+	{
+		rm -f "$keep"/{off,on}.rdb && : > "$keep/off.rdb.part" && rm "$keep/off.rdb.part"
+	} 2> /dev/null || die 1 "--keep: no writable directory: $keep"
+fi
+
+# --- servers
+
 # start_server NAME RDB: a server with that RDB file, loaded if it exists. Sets
 # $server_pid and connects redis() to it.
 start_server()
@@ -266,7 +441,7 @@ start_server()
 
 	files+=("$log" "$sock")
 	rm -f "$sock"
-	redis-server --port 0 --unixsocket "$sock" --dir "$dir" --dbfilename "$rdb" \
+	$product-server --port 0 --unixsocket "$sock" --dir "$dir" --dbfilename "$rdb" \
 		--save '' --appendonly no --daemonize no --disable-thp "$thp_off" \
 		--rdbcompression "$compress" "${debug_option[@]}" > "$log" 2>&1 &
 	server_pid=$!
@@ -299,7 +474,7 @@ connect()
 	if [ -n "${cli_in:-}" ]; then
 		exec {cli_in}>&- {cli_out}<&-
 	fi
-	coproc redis-cli -s "$sock" 2>&1
+	coproc $product-cli -s "$sock" 2>&1
 	# shellcheck disable=SC2153 # set by coproc
 	exec {cli_in}>&"${COPROC[1]}" {cli_out}<&"${COPROC[0]}"
 	eval "exec ${COPROC[1]}>&- ${COPROC[0]}<&-"
@@ -386,8 +561,8 @@ vmstat()
 # --- data
 
 say "filling redis-server"
-files+=("$dir/live.rdb")
-start_server live live.rdb
+files+=("$dir/dump.rdb")
+start_server live dump.rdb
 live=$server_pid
 
 # Bytes per key, of a sample: the allocator's size classes included.
@@ -416,7 +591,7 @@ awk 'BEGIN {
 	}
 }' > "$dir/commands"
 files+=("$dir/commands")
-redis-cli -s "$dir/live.sock" --pipe < "$dir/commands" > "$dir/pipe.out" 2>&1 ||
+$product-cli -s "$dir/live.sock" --pipe < "$dir/commands" > "$dir/pipe.out" 2>&1 ||
 	die 1 "redis-cli --pipe: $(tail -n 1 "$dir/pipe.out")"
 files+=("$dir/pipe.out")
 
@@ -454,7 +629,7 @@ overwrite()
 rdb_start()
 {
 	[ "$(head -c 5 "$1")" = REDIS ] || return 1
-	value=$(head -c 1024 "$1" | LC_ALL=C grep -obUaP '\xfe\x00\xfb' | head -n 1 | cut -d : -f 1)
+	value=$(head -c 1024 "$1" | grep -obUaP '\xfe\x00\xfb' | head -n 1 | cut -d : -f 1)
 	[ -n "$value" ]
 }
 
@@ -490,7 +665,7 @@ if [ -n "$do_files" ]; then
 	say "RDB file without fork"
 	files+=("$dir/reference.rdb")
 	expect OK SAVE
-	mv "$dir/live.rdb" "$dir/reference.rdb" || exit 1
+	mv "$dir/dump.rdb" "$dir/reference.rdb" || exit 1
 fi
 
 # --- saves
@@ -499,9 +674,10 @@ wrong=0
 rows=()			# "mode rep fork_us pagetables vmpte vmcowpte cow_kb write_us check"
 declare -A forks tables writes_us cows
 
+# check_rdb MODE RDB
 check_rdb()
 {
-	local rdb=$1 result=
+	local m=$1 rdb=$2 result=
 
 	if [ -n "$do_files" ]; then
 		say "comparing $rdb"
@@ -529,7 +705,12 @@ check_rdb()
 		cli_in=$in cli_out=$out
 		stop_server "$server_pid"
 	fi
-	rm -f "${dir:?}/$rdb"
+	if [ -n "$keep" ]; then
+		[ -z "${kept[$m]:-}" ] || rm -f "${kept[$m]}"
+		kept[$m]=$dir/$rdb
+	else
+		rm -f "${dir:?}/$rdb"
+	fi
 	checked=${result:-not-checked}
 }
 
@@ -573,7 +754,8 @@ one_save()
 	fi
 	redis INFO persistence
 	field rdb_bgsave_in_progress
-	[ "$value" = 1 ] || warn "mode $m: the save was over before the writes were; use a larger --size"
+	[ "$value" = 1 ] ||
+		warn "mode $m: the save was over before the writes were; use a larger --size"
 
 	checked=stopped
 	if [ "$rep" -le $((reps - complete)) ]; then
@@ -596,8 +778,8 @@ one_save()
 	overwrite v
 	if [ "$rep" -gt $((reps - complete)) ]; then
 		files+=("$dir/$rdb")
-		mv "$dir/live.rdb" "$dir/$rdb" || exit 1
-		check_rdb "$rdb"
+		mv "$dir/dump.rdb" "$dir/$rdb" || exit 1
+		check_rdb "$m" "$rdb"
 	fi
 
 	forks[$m]+="$fork_us "
@@ -621,7 +803,7 @@ live_check=not-checked
 if [ -n "$do_files" ]; then
 	expect OK SAVE
 	live_check=same-file
-	rdb_same "$dir/reference.rdb" "$dir/live.rdb" || live_check=WRONG-FILE
+	rdb_same "$dir/reference.rdb" "$dir/dump.rdb" || live_check=WRONG-FILE
 fi
 if [ -n "$do_digest" ] && [ $live_check != WRONG-FILE ]; then
 	redis DEBUG DIGEST
@@ -640,15 +822,22 @@ median()
 		value=
 		return
 	fi
-	value=$(printf '%s\n' "$@" | sort -n |
-		awk '{ v[NR] = $1 } END { printf "%.10g", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }')
+	value=$(printf '%s\n' "$@" | sort -n | awk '{
+		v[NR] = $1
+	} END {
+		h = int(NR / 2)
+		printf "%.10g", NR % 2 ? v[h + 1] : (v[h] + v[h + 1]) / 2
+	}')
 }
 
 ratio()
 {
 	value=
 	if [ -n "$1" ] && [ -n "$2" ]; then
-		value=$(awk -v a="$1" -v b="$2" 'BEGIN { if (a > 0 && b > 0) printf "%.4g", a / b }')
+		value=$(awk -v a="$1" -v b="$2" 'BEGIN {
+			if (a > 0 && b > 0)
+				printf "%.4g", a / b
+		}')
 	fi
 }
 
@@ -676,21 +865,24 @@ else
 fi
 thp=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null)
 
-echo "redis-snapshot: redis-server $redis_version, $(uname -sr)$where, $(nproc) CPU(s)"
+echo "redis-snapshot: $product-server $redis_version, $(uname -sr)$where, $(nproc) CPU(s)"
 if [ -n "$feature" ]; then
 	echo "copy-on-write page tables: ${setting:-unknown}, min_tables ${min_tables:-unknown}"
 else
 	echo "copy-on-write page tables: not in this kernel"
 fi
-echo "data: $dbsize keys, values of $value_size bytes, used_memory $((used_memory >> 20)) MiB, RSS $((rss_kb >> 10)) MiB, VmPTE $vmpte_kb kB"
-echo "disable-thp $thp_off (system: ${thp:-none}), rdbcompression $compress, $writes writes during each save"
+printf 'data: %d keys, values of %d bytes, used_memory %d MiB, RSS %d MiB, VmPTE %d kB\n' \
+	"$dbsize" "$value_size" $((used_memory >> 20)) $((rss_kb >> 10)) "$vmpte_kb"
+printf 'disable-thp %s (system: %s), rdbcompression %s, %d writes during each save\n' \
+	"$thp_off" "${thp:-none}" "$compress" "$writes"
 [ -z "$note" ] || echo "note: $note"
 echo
 {
 	echo "mode save fork_us shared PageTables VmPTE VmCowPTE write_us cow_kB snapshot"
 	[ ${#rows[@]} -eq 0 ] || printf '%s\n' "${rows[@]}"
 	for m in "${modes[@]}"; do
-		echo "$m median ${med_fork[$m]} - ${med_pt[$m]} - - ${med_write[$m]:--} ${med_cow[$m]:--} -"
+		echo "$m median ${med_fork[$m]} - ${med_pt[$m]} - -" \
+			"${med_write[$m]:--} ${med_cow[$m]:--} -"
 	done
 	if [ ${#modes[@]} -eq 2 ]; then
 		echo "off/on - ${fork_ratio:--} - ${pt_ratio:--} - - ${write_ratio:--} - -"
@@ -716,13 +908,6 @@ echo "live data after all saves: $live_check"
 
 # --- JSON
 
-# quote TEXT: as a JSON string, in $value
-quote()
-{
-	value=$(printf '%s' "$1" | LC_ALL=C tr '\000-\037\177' ' ' | sed 's/[\\"]/\\&/g')
-	value=\"$value\"
-}
-
 if [ -n "$json" ]; then
 	{
 		quote "$(uname -r)"
@@ -731,8 +916,8 @@ if [ -n "$json" ]; then
 		printf '  "redis_version": %s,\n  "cpus": %d,\n' "$value" "$(nproc)"
 		if [ -n "$feature" ]; then
 			quote "$setting"
-			printf '  "cow_pte": { "present": true, "enabled": %s, "min_tables": %s },\n' \
-				"$value" "${min_tables:-null}"
+			printf '  "cow_pte": { "present": true, "enabled": %s,' "$value"
+			printf ' "min_tables": %s },\n' "${min_tables:-null}"
 		else
 			printf '  "cow_pte": { "present": false },\n'
 		fi
@@ -747,24 +932,30 @@ if [ -n "$json" ]; then
 		sep=
 		for row in "${rows[@]}"; do
 			read -r m rep fork share pt vmpte vmcow us cow checked <<< "$row"
-			printf '%s\n    { "mode": "%s", "save": %d, "latest_fork_usec": %d, "shared_tables": %d, "pagetables_kb": %d, "child_vmpte_kb": %d, "child_vmcowpte_kb": %d, "write_usec": %s, "cow_kb": %s, "snapshot": "%s" }' \
-				"$sep" "$m" "$rep" "$fork" "$share" "$pt" "$vmpte" "$vmcow" \
+			printf '%s\n    { "mode": "%s", "save": %d, "latest_fork_usec": %d,' \
+				"$sep" "$m" "$rep" "$fork"
+			printf ' "shared_tables": %d, "pagetables_kb": %d,' "$share" "$pt"
+			printf ' "child_vmpte_kb": %d, "child_vmcowpte_kb": %d,' "$vmpte" "$vmcow"
+			printf ' "write_usec": %s, "cow_kb": %s, "snapshot": "%s" }' \
 				"${us/#-/null}" "${cow/#-/null}" "$checked"
 			sep=,
 		done
 		printf '\n  ],\n  "median": {'
 		sep=
 		for m in "${modes[@]}"; do
-			printf '%s\n    "%s": { "latest_fork_usec": %s, "pagetables_kb": %s, "write_usec": %s, "cow_kb": %s }' \
-				"$sep" "$m" "${med_fork[$m]}" "${med_pt[$m]}" \
+			printf '%s\n    "%s": { "latest_fork_usec": %s, "pagetables_kb": %s,' \
+				"$sep" "$m" "${med_fork[$m]}" "${med_pt[$m]}"
+			printf ' "write_usec": %s, "cow_kb": %s }' \
 				"${med_write[$m]:-null}" "${med_cow[$m]:-null}"
 			sep=,
 		done
-		printf '\n  },\n  "ratio_off_on": { "latest_fork_usec": %s, "pagetables_kb": %s, "write_usec": %s },\n' \
-			"${fork_ratio:-null}" "${pt_ratio:-null}" "${write_ratio:-null}"
+		printf '\n  },\n  "ratio_off_on": { "latest_fork_usec": %s,' "${fork_ratio:-null}"
+		printf ' "pagetables_kb": %s, "write_usec": %s },\n' \
+			"${pt_ratio:-null}" "${write_ratio:-null}"
 		quote "$digest"
-		printf '  "digest": %s,\n  "live_data": "%s",\n  "wrong": %d,\n  "warnings": [' \
+		printf '  "digest": %s,\n  "live_data": "%s",\n  "wrong": %d,\n' \
 			"$value" "$live_check" "$wrong"
+		printf '  "warnings": ['
 		sep=
 		for w in "${warnings[@]}"; do
 			quote "$w"
@@ -775,4 +966,21 @@ if [ -n "$json" ]; then
 	} > "$json" || die 1 "cannot write $json"
 fi
 
+# --- files to keep: all is measured, and the results are written
+
+copied=1
+for m in "${!kept[@]}"; do
+	say "copying $m.rdb to $keep"
+	files+=("$keep/$m.rdb.part")
+	if cp "${kept[$m]}" "$keep/$m.rdb.part"; then
+		# (a file system may not know sync; the check sum in the file is there too)
+		sync "$keep/$m.rdb.part" 2> /dev/null
+		mv "$keep/$m.rdb.part" "$keep/$m.rdb" || copied=
+	else
+		copied=
+	fi
+done
+say
+
 [ $wrong -eq 0 ] || die $EXIT_WRONG "$wrong check(s) failed: data are not what they were"
+[ -n "$copied" ] || die 1 "--keep: cannot copy the RDB files to $keep"

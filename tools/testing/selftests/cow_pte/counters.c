@@ -1,0 +1,697 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the kernel reports about shared memory must be what it reports after
+ * an ordinary fork: RSS, PSS, USS, pagemap, page-table memory.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cow_pte_util.h"
+
+/* What happens between fork and the measurement */
+enum stage {
+	STAGE_fork,
+	STAGE_child_write,
+	STAGE_parent_write,
+	STAGE_both_write,
+	STAGE_child_reads,
+	STAGE_child_fills,
+	STAGE_child_munmap,
+	STAGE_child_dontneed,
+	STAGE_child_dontneed_part,
+	STAGE_child_mremap,
+	STAGE_child_mprotect,
+	STAGE_child_exit,
+	STAGE_child_exit_parent_write,
+	STAGE_parent_exit,
+	STAGE_parent_munmap,
+	STAGE_grandchild,
+	STAGE_two_children,
+	STAGE_middle_exit,
+};
+
+struct test_case {
+	const struct cow_mem *mem;
+	enum stage stage;
+};
+
+/* The memory's first table, or what there is of it */
+static char *first_table(void)
+{
+	return (char *)((uintptr_t)world->page[0] & -TABLE);
+}
+
+static long call_munmap(const long *arg)
+{
+	return munmap(first_table() + 16 * PAGE, 64 * PAGE);
+}
+
+static long call_dontneed(const long *arg)
+{
+	return madvise(first_table() + arg[0], arg[1], MADV_DONTNEED);
+}
+
+static long call_mremap(const long *arg)
+{
+	void *dst = arena + 4 * TABLE + 3 * PAGE;
+
+	return mremap(first_table(), 64 * PAGE, 64 * PAGE,
+		      MREMAP_MAYMOVE | MREMAP_FIXED, dst) != dst;
+}
+
+static long call_mprotect(const long *arg)
+{
+	return mprotect(first_table(), 64 * PAGE, PROT_READ);
+}
+
+static long call_fill(const long *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_holes; i++)
+		cow_stamp(world->hole[i], cow_next_stamp(cow_self, 0));
+	return 0;
+}
+
+static void do_call(unsigned int proc, cow_fn fn, long arg0, long arg1)
+{
+	if (cow_call(proc, fn, arg0, arg1))
+		cow_fail("process %u: %s", proc, strerror(errno));
+}
+
+static void run_stage(enum stage stage)
+{
+	unsigned int child = cow_fork(0, COW_FORK);
+	unsigned int last = world->nr_pages - 1;
+
+	switch (stage) {
+	case STAGE_child_write:
+		cow_poke(child, 0);
+		break;
+	case STAGE_parent_write:
+		cow_poke(0, 0);
+		cow_poke(0, last);
+		break;
+	case STAGE_both_write:
+		cow_poke(child, 0);
+		cow_poke(0, 0);
+		break;
+	case STAGE_child_reads:
+		cow_check(child, "after fork");
+		break;
+	case STAGE_child_fills:
+		do_call(child, call_fill, 0, 0);
+		break;
+	case STAGE_child_munmap:
+		do_call(child, call_munmap, 0, 0);
+		break;
+	case STAGE_child_dontneed:
+		do_call(child, call_dontneed, 0, TABLE);
+		break;
+	case STAGE_child_dontneed_part:
+		do_call(child, call_dontneed, 8 * PAGE, 8 * PAGE);
+		break;
+	case STAGE_child_mremap:
+		do_call(child, call_mremap, 0, 0);
+		break;
+	case STAGE_child_mprotect:
+		do_call(child, call_mprotect, 0, 0);
+		break;
+	case STAGE_child_exit:
+		cow_exit(child);
+		break;
+	case STAGE_child_exit_parent_write:
+		cow_exit(child);
+		cow_poke(0, 0);
+		break;
+	case STAGE_parent_exit:
+		cow_exit(0);
+		break;
+	case STAGE_parent_munmap:
+		do_call(0, call_munmap, 0, 0);
+		break;
+	case STAGE_grandchild:
+		cow_fork(child, COW_FORK);
+		break;
+	case STAGE_two_children:
+		cow_fork(0, COW_FORK);
+		cow_poke(child, 0);
+		break;
+	case STAGE_middle_exit:
+		cow_fork(child, COW_FORK);
+		cow_exit(child);
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * How much the C library and the test program add depends on what the page
+ * cache and other processes do, so file mappings outside of the arena count
+ * neither in the figures per mapping nor in those of the process.
+ */
+
+static const char * const smaps_field[] = {
+	"Rss", "Pss", "Pss_Dirty", "Pss_Anon", "Pss_File", "Pss_Shmem",
+	"Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty",
+	"Anonymous", "KSM", "LazyFree", "AnonHugePages", "Swap", "SwapPss",
+	"Locked",
+};
+
+/* Returns the kB of pages of files in other mappings than the arena's */
+static long measure_smaps(unsigned int proc)
+{
+	unsigned long start, end;
+	char path[64], line[256];
+	bool other_file = false;
+	long files = 0, val;
+	size_t i, len;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", world->pid[proc]);
+	f = fopen(path, "re");
+	if (!f)
+		cow_fail("%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+			cow_log("mapping", start, end);
+			other_file = strchr(line, '/') &&
+				     ((char *)start < arena ||
+				      (char *)start > arena + ARENA_TABLES * TABLE);
+			continue;
+		}
+		for (i = 0; i < ARRAY_LEN(smaps_field); i++) {
+			len = strlen(smaps_field[i]);
+			if (strncmp(line, smaps_field[i], len) ||
+			    line[len] != ':')
+				continue;
+			val = strtol(line + len + 1, NULL, 10);
+			if (!other_file || !strcmp(smaps_field[i], "Anonymous"))
+				cow_log(smaps_field[i], start, val);
+			if (other_file && !strcmp(smaps_field[i], "Rss"))
+				files += val;
+			if (other_file && !strcmp(smaps_field[i], "Anonymous"))
+				files -= val;
+		}
+	}
+	fclose(f);
+	return files;
+}
+
+/* Not VmHWM, for the kernel takes that from an inexact sum */
+static void measure_status(unsigned int proc, long files)
+{
+	static const char * const field[] = {
+		"RssAnon", "RssShmem", "VmSwap", "VmPTE", "VmData", "VmSize",
+		"VmLck", "VmPin",
+	};
+	pid_t pid = world->pid[proc];
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(field); i++)
+		cow_log(field[i], proc, cow_status(pid, field[i]));
+	cow_log("VmRSS", proc, cow_status(pid, "VmRSS") - files);
+	cow_log("RssFile", proc, cow_status(pid, "RssFile") - files);
+}
+
+static void measure_rollup(unsigned int proc)
+{
+	static const char * const field[] = {
+		"Pss_Anon", "Shared_Dirty", "Private_Dirty", "Anonymous",
+		"KSM", "LazyFree", "AnonHugePages", "Swap", "SwapPss", "Locked",
+	};
+	char path[64];
+	size_t i;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", world->pid[proc]);
+	for (i = 0; i < ARRAY_LEN(field); i++)
+		cow_log(field[i], proc, cow_read_field(path, field[i]));
+	/* Counting up the page tables gives what the counters say */
+	cow_log("VmRSS less Rss", proc,
+		cow_status(world->pid[proc], "VmRSS") -
+		cow_read_field(path, "Rss"));
+}
+
+/* Flags, and whether the page is that of the first process */
+static void measure_pagemap(unsigned int proc)
+{
+	__u64 pm, pm0 = 0;
+	unsigned int i;
+
+	for (i = 0; i < world->nr_pages; i++) {
+		pm = cow_pagemap(world->pid[proc], world->page[i]);
+		if (cow_proc[0].alive)
+			pm0 = cow_pagemap(world->pid[0], world->page[i]);
+		cow_log("flags", proc * COW_MAX_PAGES + i, pm & ~PM_PFN_MASK);
+		cow_log("same page", proc * COW_MAX_PAGES + i,
+			((pm ^ pm0) & PM_PFN_MASK) == 0);
+	}
+}
+
+static const char *run_counters(enum cow_mode mode, const void *arg)
+{
+	const struct test_case *tc = arg;
+	const char *why;
+	unsigned int i;
+
+	why = cow_mem_start(mode, tc->mem);
+	if (why)
+		return why;
+	run_stage(tc->stage);
+	for (i = 0; i < world->nr_procs; i++) {
+		if (!cow_proc[i].alive)
+			continue;
+		measure_status(i, measure_smaps(i));
+		measure_rollup(i);
+		measure_pagemap(i);
+	}
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(report) {
+};
+
+FIXTURE_VARIANT(report) {
+	struct test_case tc;
+};
+
+FIXTURE_SETUP(report) {}
+FIXTURE_TEARDOWN(report) {}
+
+/* The members of a variant */
+#define TC(m, s)							\
+	.tc = { .mem = &cow_mem[MEM_##m], .stage = STAGE_##s }
+
+FIXTURE_VARIANT_ADD(report, anon_fork) { TC(anon, fork) };
+FIXTURE_VARIANT_ADD(report, anon_child_write) { TC(anon, child_write) };
+FIXTURE_VARIANT_ADD(report, anon_parent_write) { TC(anon, parent_write) };
+FIXTURE_VARIANT_ADD(report, anon_both_write) { TC(anon, both_write) };
+FIXTURE_VARIANT_ADD(report, anon_child_reads) { TC(anon, child_reads) };
+FIXTURE_VARIANT_ADD(report, anon_child_fills) { TC(anon, child_fills) };
+FIXTURE_VARIANT_ADD(report, anon_child_munmap) { TC(anon, child_munmap) };
+FIXTURE_VARIANT_ADD(report, anon_child_dontneed) { TC(anon, child_dontneed) };
+
+FIXTURE_VARIANT_ADD(report, anon_child_dontneed_part) {
+	TC(anon, child_dontneed_part)
+};
+
+FIXTURE_VARIANT_ADD(report, anon_child_mremap) { TC(anon, child_mremap) };
+FIXTURE_VARIANT_ADD(report, anon_child_mprotect) { TC(anon, child_mprotect) };
+FIXTURE_VARIANT_ADD(report, anon_child_exit) { TC(anon, child_exit) };
+
+FIXTURE_VARIANT_ADD(report, anon_child_exit_parent_write) {
+	TC(anon, child_exit_parent_write)
+};
+
+FIXTURE_VARIANT_ADD(report, anon_parent_exit) { TC(anon, parent_exit) };
+FIXTURE_VARIANT_ADD(report, anon_parent_munmap) { TC(anon, parent_munmap) };
+FIXTURE_VARIANT_ADD(report, anon_grandchild) { TC(anon, grandchild) };
+FIXTURE_VARIANT_ADD(report, anon_two_children) { TC(anon, two_children) };
+FIXTURE_VARIANT_ADD(report, anon_middle_exit) { TC(anon, middle_exit) };
+
+FIXTURE_VARIANT_ADD(report, memfd_fork) { TC(memfd, fork) };
+FIXTURE_VARIANT_ADD(report, memfd_child_write) { TC(memfd, child_write) };
+FIXTURE_VARIANT_ADD(report, memfd_parent_write) { TC(memfd, parent_write) };
+FIXTURE_VARIANT_ADD(report, memfd_both_write) { TC(memfd, both_write) };
+FIXTURE_VARIANT_ADD(report, memfd_child_reads) { TC(memfd, child_reads) };
+FIXTURE_VARIANT_ADD(report, memfd_child_fills) { TC(memfd, child_fills) };
+FIXTURE_VARIANT_ADD(report, memfd_child_munmap) { TC(memfd, child_munmap) };
+FIXTURE_VARIANT_ADD(report, memfd_child_dontneed) { TC(memfd, child_dontneed) };
+
+FIXTURE_VARIANT_ADD(report, memfd_child_dontneed_part) {
+	TC(memfd, child_dontneed_part)
+};
+
+FIXTURE_VARIANT_ADD(report, memfd_child_mremap) { TC(memfd, child_mremap) };
+FIXTURE_VARIANT_ADD(report, memfd_child_mprotect) { TC(memfd, child_mprotect) };
+FIXTURE_VARIANT_ADD(report, memfd_child_exit) { TC(memfd, child_exit) };
+
+FIXTURE_VARIANT_ADD(report, memfd_child_exit_parent_write) {
+	TC(memfd, child_exit_parent_write)
+};
+
+FIXTURE_VARIANT_ADD(report, memfd_parent_exit) { TC(memfd, parent_exit) };
+FIXTURE_VARIANT_ADD(report, memfd_parent_munmap) { TC(memfd, parent_munmap) };
+FIXTURE_VARIANT_ADD(report, memfd_grandchild) { TC(memfd, grandchild) };
+FIXTURE_VARIANT_ADD(report, memfd_two_children) { TC(memfd, two_children) };
+FIXTURE_VARIANT_ADD(report, memfd_middle_exit) { TC(memfd, middle_exit) };
+
+FIXTURE_VARIANT_ADD(report, swapped_fork) { TC(swapped, fork) };
+FIXTURE_VARIANT_ADD(report, swapped_child_write) { TC(swapped, child_write) };
+FIXTURE_VARIANT_ADD(report, swapped_parent_write) { TC(swapped, parent_write) };
+FIXTURE_VARIANT_ADD(report, swapped_both_write) { TC(swapped, both_write) };
+FIXTURE_VARIANT_ADD(report, swapped_child_reads) { TC(swapped, child_reads) };
+FIXTURE_VARIANT_ADD(report, swapped_child_fills) { TC(swapped, child_fills) };
+FIXTURE_VARIANT_ADD(report, swapped_child_munmap) { TC(swapped, child_munmap) };
+
+FIXTURE_VARIANT_ADD(report, swapped_child_dontneed) {
+	TC(swapped, child_dontneed)
+};
+
+FIXTURE_VARIANT_ADD(report, swapped_child_dontneed_part) {
+	TC(swapped, child_dontneed_part)
+};
+
+FIXTURE_VARIANT_ADD(report, swapped_child_mremap) { TC(swapped, child_mremap) };
+
+FIXTURE_VARIANT_ADD(report, swapped_child_mprotect) {
+	TC(swapped, child_mprotect)
+};
+
+FIXTURE_VARIANT_ADD(report, swapped_child_exit) { TC(swapped, child_exit) };
+
+FIXTURE_VARIANT_ADD(report, swapped_child_exit_parent_write) {
+	TC(swapped, child_exit_parent_write)
+};
+
+FIXTURE_VARIANT_ADD(report, swapped_parent_exit) { TC(swapped, parent_exit) };
+
+FIXTURE_VARIANT_ADD(report, swapped_parent_munmap) {
+	TC(swapped, parent_munmap)
+};
+
+FIXTURE_VARIANT_ADD(report, swapped_grandchild) { TC(swapped, grandchild) };
+FIXTURE_VARIANT_ADD(report, swapped_two_children) { TC(swapped, two_children) };
+FIXTURE_VARIANT_ADD(report, swapped_middle_exit) { TC(swapped, middle_exit) };
+
+FIXTURE_VARIANT_ADD(report, sparse_fork) { TC(sparse, fork) };
+FIXTURE_VARIANT_ADD(report, sparse_both_write) { TC(sparse, both_write) };
+FIXTURE_VARIANT_ADD(report, sparse_child_exit) { TC(sparse, child_exit) };
+FIXTURE_VARIANT_ADD(report, straddle_fork) { TC(straddle, fork) };
+FIXTURE_VARIANT_ADD(report, straddle_both_write) { TC(straddle, both_write) };
+FIXTURE_VARIANT_ADD(report, straddle_child_exit) { TC(straddle, child_exit) };
+FIXTURE_VARIANT_ADD(report, heap_fork) { TC(heap, fork) };
+FIXTURE_VARIANT_ADD(report, heap_both_write) { TC(heap, both_write) };
+FIXTURE_VARIANT_ADD(report, heap_child_exit) { TC(heap, child_exit) };
+FIXTURE_VARIANT_ADD(report, tmpfs_fork) { TC(tmpfs, fork) };
+FIXTURE_VARIANT_ADD(report, tmpfs_both_write) { TC(tmpfs, both_write) };
+FIXTURE_VARIANT_ADD(report, tmpfs_child_exit) { TC(tmpfs, child_exit) };
+FIXTURE_VARIANT_ADD(report, exe_fork) { TC(exe, fork) };
+FIXTURE_VARIANT_ADD(report, exe_both_write) { TC(exe, both_write) };
+FIXTURE_VARIANT_ADD(report, exe_child_exit) { TC(exe, child_exit) };
+FIXTURE_VARIANT_ADD(report, protections_fork) { TC(protections, fork) };
+
+FIXTURE_VARIANT_ADD(report, protections_both_write) {
+	TC(protections, both_write)
+};
+
+FIXTURE_VARIANT_ADD(report, protections_child_exit) {
+	TC(protections, child_exit)
+};
+
+FIXTURE_VARIANT_ADD(report, confetti_fork) { TC(confetti, fork) };
+FIXTURE_VARIANT_ADD(report, confetti_both_write) { TC(confetti, both_write) };
+FIXTURE_VARIANT_ADD(report, confetti_child_exit) { TC(confetti, child_exit) };
+FIXTURE_VARIANT_ADD(report, zeropage_fork) { TC(zeropage, fork) };
+FIXTURE_VARIANT_ADD(report, zeropage_both_write) { TC(zeropage, both_write) };
+FIXTURE_VARIANT_ADD(report, zeropage_child_exit) { TC(zeropage, child_exit) };
+FIXTURE_VARIANT_ADD(report, thp_split_fork) { TC(thp_split, fork) };
+FIXTURE_VARIANT_ADD(report, thp_split_both_write) { TC(thp_split, both_write) };
+FIXTURE_VARIANT_ADD(report, thp_split_child_exit) { TC(thp_split, child_exit) };
+FIXTURE_VARIANT_ADD(report, thp_fork) { TC(thp, fork) };
+FIXTURE_VARIANT_ADD(report, thp_both_write) { TC(thp, both_write) };
+FIXTURE_VARIANT_ADD(report, thp_child_exit) { TC(thp, child_exit) };
+FIXTURE_VARIANT_ADD(report, mthp_fork) { TC(mthp, fork) };
+FIXTURE_VARIANT_ADD(report, mthp_both_write) { TC(mthp, both_write) };
+FIXTURE_VARIANT_ADD(report, mthp_child_exit) { TC(mthp, child_exit) };
+FIXTURE_VARIANT_ADD(report, mremapped_fork) { TC(mremapped, fork) };
+FIXTURE_VARIANT_ADD(report, mremapped_both_write) { TC(mremapped, both_write) };
+FIXTURE_VARIANT_ADD(report, mremapped_child_exit) { TC(mremapped, child_exit) };
+FIXTURE_VARIANT_ADD(report, file_neighbour_fork) { TC(file_neighbour, fork) };
+
+FIXTURE_VARIANT_ADD(report, file_neighbour_both_write) {
+	TC(file_neighbour, both_write)
+};
+
+FIXTURE_VARIANT_ADD(report, file_neighbour_child_exit) {
+	TC(file_neighbour, child_exit)
+};
+
+FIXTURE_VARIANT_ADD(report, dontfork_neighbour_fork) {
+	TC(dontfork_neighbour, fork)
+};
+
+FIXTURE_VARIANT_ADD(report, dontfork_neighbour_both_write) {
+	TC(dontfork_neighbour, both_write)
+};
+
+FIXTURE_VARIANT_ADD(report, dontfork_neighbour_child_exit) {
+	TC(dontfork_neighbour, child_exit)
+};
+
+FIXTURE_VARIANT_ADD(report, mlocked_neighbour_fork) {
+	TC(mlocked_neighbour, fork)
+};
+
+FIXTURE_VARIANT_ADD(report, mlocked_neighbour_both_write) {
+	TC(mlocked_neighbour, both_write)
+};
+
+FIXTURE_VARIANT_ADD(report, mlocked_neighbour_child_exit) {
+	TC(mlocked_neighbour, child_exit)
+};
+
+TEST_F_TIMEOUT(report, same, 120)
+{
+	COW_REPORT(cow_run_warm(run_counters, &variant->tc));
+}
+
+/*
+ * Page-table memory, for which the feature is there: each physical table is
+ * counted once, however many processes have it.
+ */
+
+#define BIG_TABLES	128		/* 256 MiB */
+#define ON_LIMIT_KB	24
+#define OFF_LIMIT_KB	400
+
+static long call_map_big(const long *arg)
+{
+	char *mem = mmap(NULL, (BIG_TABLES + 1) * TABLE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	unsigned int i;
+
+	if (mem == MAP_FAILED)
+		return -1;
+	mem = (char *)(((uintptr_t)mem + TABLE - 1) & -TABLE);
+	madvise(mem, BIG_TABLES * TABLE, MADV_NOHUGEPAGE);
+	/* One page is enough to have a table */
+	for (i = 0; i < BIG_TABLES; i++)
+		cow_track_range(mem + i * TABLE, PAGE, 1);
+	cow_adopt();
+	return 0;
+}
+
+static long page_tables_kb(void)
+{
+	cow_fold_vmstat();
+	return cow_read_field("/proc/meminfo", "PageTables");
+}
+
+/*
+ * Other processes come and go, too: the least of some tries with the feature
+ * on, the most with it off.
+ */
+static long child_page_tables_kb(enum cow_mode mode)
+{
+	long best = 0, before, now;
+	unsigned int child;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		before = page_tables_kb();
+		child = cow_fork(0, COW_FORK);
+		now = page_tables_kb() - before;
+		if (!i || (mode == COW_ON ? now < best : now > best))
+			best = now;
+		cow_exit(child);
+		usleep(20000);
+	}
+	return best;
+}
+
+static const char *run_page_tables(enum cow_mode mode, const void *arg)
+{
+	long kb;
+
+	cow_world_start(mode);
+	if (cow_call(0, call_map_big, 0))
+		cow_fail("no memory: %s", strerror(errno));
+	kb = child_page_tables_kb(mode);
+	if (mode == COW_OFF && kb < OFF_LIMIT_KB)
+		cow_fail("ordinary fork: child adds %ld kB, expected %u", kb,
+			 OFF_LIMIT_KB);
+	if (mode == COW_ON && kb > ON_LIMIT_KB)
+		cow_fail("child adds %ld kB of page tables, limit %u", kb,
+			 ON_LIMIT_KB);
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(memory) {
+};
+
+FIXTURE_SETUP(memory) {}
+FIXTURE_TEARDOWN(memory) {}
+
+TEST_F_TIMEOUT(memory, page_tables_of_child, 120)
+{
+	COW_REPORT(cow_run(run_page_tables, NULL));
+}
+
+/* Every process is charged for the tables it has, shared or not */
+static const char *run_vm_pte(enum cow_mode mode, const void *arg)
+{
+	unsigned int child;
+
+	cow_world_start(mode);
+	if (cow_call(0, call_map_big, 0))
+		cow_fail("no memory: %s", strerror(errno));
+	child = cow_fork(0, COW_FORK);
+	if (cow_status(world->pid[child], "VmPTE") < BIG_TABLES * 4)
+		cow_fail("the child has only %ld kB of VmPTE",
+			 cow_status(world->pid[child], "VmPTE"));
+	if (mode == COW_ON &&
+	    cow_status(world->pid[child], "VmCowPTE") < BIG_TABLES * 4)
+		cow_fail("the child shares only %ld kB",
+			 cow_status(world->pid[child], "VmCowPTE"));
+	cow_poke_all(child);
+	if (mode == COW_ON &&
+	    cow_status(world->pid[child], "VmCowPTE") > ON_LIMIT_KB)
+		cow_fail("%ld kB shared after all was written",
+			 cow_status(world->pid[child], "VmCowPTE"));
+	cow_check_all("at the end");
+	cow_world_stop();
+	return NULL;
+}
+
+TEST_F_TIMEOUT(memory, vm_pte, 120)
+{
+	COW_REPORT(cow_run_once(run_vm_pte, NULL));
+}
+
+#define LIVES		12
+#define SLACK_PAGES	300
+
+static long read_page_tables(void)
+{
+	return cow_vmstat("nr_page_table_pages");
+}
+
+static long read_anon_pages(void)
+{
+	return cow_vmstat("nr_anon_pages");
+}
+
+static long read_swap_used(void)
+{
+	return (cow_read_field("/proc/meminfo", "SwapTotal") -
+		cow_read_field("/proc/meminfo", "SwapFree")) / 4;
+}
+
+static void live(enum cow_mode mode, const struct cow_mem *mem)
+{
+	unsigned int a, b, c;
+
+	if (cow_mem_start(mode, mem))
+		return;
+	a = cow_fork(0, COW_FORK);
+	b = cow_fork(a, COW_FORK);
+	c = cow_fork(0, COW_FORK);
+	cow_poke_all(a);
+	cow_exit(0);
+	cow_poke_all(c);
+	cow_exit(b);
+	cow_check_all("in the middle");
+	cow_world_stop();
+}
+
+/*
+ * Leaks: after many lives of shared tables the counters of the system are back
+ * where they began.  Other processes use memory, too, so a round that ends with
+ * more than before is tried again; a leak shows in each of them.
+ */
+static bool leaks(enum cow_mode mode, const struct cow_mem *mem)
+{
+	static const struct {
+		const char *name;
+		long (*read)(void);
+		long slack;
+	} counter[] = {
+		/* Each life has some tables per process and many pages */
+		{ "nr_page_table_pages", read_page_tables, LIVES - 1 },
+		{ "nr_anon_pages", read_anon_pages, SLACK_PAGES },
+		{ "pages of swap in use", read_swap_used, SLACK_PAGES },
+	};
+	long before[ARRAY_LEN(counter)], now;
+	bool leaked = false;
+	unsigned int i;
+
+	cow_fold_vmstat();
+	for (i = 0; i < ARRAY_LEN(counter); i++)
+		before[i] = counter[i].read();
+	for (i = 0; i < LIVES; i++)
+		live(mode, mem);
+	for (i = 0; i < ARRAY_LEN(counter); i++) {
+		now = cow_settle(counter[i].read, before[i] + counter[i].slack);
+		if (now <= before[i] + counter[i].slack)
+			continue;
+		ksft_print_msg("%s: %ld before, %ld after\n", counter[i].name,
+			       before[i], now);
+		leaked = true;
+	}
+	return leaked;
+}
+
+static const char *run_leak(enum cow_mode mode, const void *arg)
+{
+	const struct cow_mem *mem = arg;
+	const char *why;
+	int i;
+
+	/* Once without counting: fills caches */
+	why = cow_mem_start(mode, mem);
+	if (why)
+		return why;
+	cow_world_stop();
+	live(mode, mem);
+	for (i = 0; i < 4; i++)
+		if (!leaks(mode, mem))
+			return NULL;
+	cow_fail("memory leaks");
+}
+
+FIXTURE(leak) {
+};
+
+FIXTURE_VARIANT(leak) {
+	const struct cow_mem *mem;
+};
+
+FIXTURE_SETUP(leak) {}
+FIXTURE_TEARDOWN(leak) {}
+
+FIXTURE_VARIANT_ADD(leak, anon) { .mem = &cow_mem[MEM_anon] };
+FIXTURE_VARIANT_ADD(leak, sparse) { .mem = &cow_mem[MEM_sparse] };
+FIXTURE_VARIANT_ADD(leak, memfd) { .mem = &cow_mem[MEM_memfd] };
+FIXTURE_VARIANT_ADD(leak, swapped) { .mem = &cow_mem[MEM_swapped] };
+FIXTURE_VARIANT_ADD(leak, thp_split) { .mem = &cow_mem[MEM_thp_split] };
+FIXTURE_VARIANT_ADD(leak, mremapped) { .mem = &cow_mem[MEM_mremapped] };
+
+TEST_F_TIMEOUT(leak, nothing_left, 300)
+{
+	COW_REPORT(cow_run_once(run_leak, variant->mem));
+}
+
+int main(int argc, char **argv)
+{
+	cow_main_start();
+	return test_harness_run(argc, argv);
+}

@@ -1,0 +1,1104 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <linux/sched.h>
+
+#include "cow_pte_util.h"
+
+/* Far beyond anything a slow emulator needs: only a hang ends up here */
+#define CALL_TIMEOUT_MS	(600 * 1000)
+
+/* Bad page, oops, warning; see Documentation/admin-guide/tainted-kernels.rst */
+#define TAINT_SPLAT	(0x20 | 0x80 | 0x200)
+
+struct cow_world *world;
+struct cow_proc cow_proc[COW_MAX_PROCS];
+unsigned int cow_self;
+char *arena;
+
+static int sock[COW_MAX_PROCS][2];
+static unsigned int nr_socks;
+static struct cow_log *ref_log;
+static const long no_arg[6];
+static long boot_taint;
+static char boot_mode[64];
+static __thread sigjmp_buf probe_env;
+static __thread int probing;
+
+/* Files that tests write to; restored when the test program ends. */
+static struct {
+	const char *path;
+	char val[64];
+} saved_file[] = {
+	{ COW_SYSFS "enabled" },
+	{ COW_SYSFS "min_tables" },
+	{ "/sys/kernel/mm/ksm/run" },
+	{ "/sys/kernel/mm/ksm/pages_to_scan" },
+	{ "/sys/kernel/mm/ksm/sleep_millisecs" },
+	{ "/sys/kernel/mm/transparent_hugepage/enabled" },
+	{ "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled" },
+	{ "/sys/kernel/debug/failslab/ignore-gfp-wait" },
+	{ "/sys/kernel/debug/failslab/verbose" },
+	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait" },
+	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem" },
+	{ "/sys/kernel/debug/fail_page_alloc/min-order" },
+	{ "/sys/kernel/debug/fail_page_alloc/verbose" },
+};
+
+struct call {
+	cow_fn fn;
+	long arg[6];
+};
+
+struct reply {
+	long ret;
+	int err;
+};
+
+/**
+ * cow_fail() - end the test case as failed
+ *
+ * May be called by the process of the test case only; those of the world see
+ * their sockets close and end, too.
+ */
+void cow_fail(const char *fmt, ...)
+{
+	char msg[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	ksft_print_msg("%s\n", msg);
+	fflush(stdout);
+	_exit(KSFT_FAIL);
+}
+
+/**
+ * cow_read_file() - read a small file as a string, without the last newline
+ *
+ * Returns the length or -1 with errno set.
+ */
+int cow_read_file(const char *path, char *buf, size_t len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t ret;
+	int err;
+
+	if (fd < 0)
+		return -1;
+	ret = read(fd, buf, len - 1);
+	err = errno;
+	close(fd);
+	errno = err;
+	if (ret < 0)
+		return -1;
+	if (ret && buf[ret - 1] == '\n')
+		ret--;
+	buf[ret] = '\0';
+	return ret;
+}
+
+/**
+ * cow_write_file() - write a string to a file in one write()
+ *
+ * Returns 0 or -1 with errno set.
+ */
+int cow_write_file(const char *path, const char *val)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t ret;
+	int err;
+
+	if (fd < 0)
+		return -1;
+	ret = write(fd, val, strlen(val));
+	err = errno;
+	close(fd);
+	errno = err;
+	return ret == (ssize_t)strlen(val) ? 0 : -1;
+}
+
+/**
+ * cow_read_field() - the number after a field's name in a file of lines
+ *
+ * Understands both "Name:  1 kB" and "name 1".  Returns -1 if there is no such
+ * file or field.
+ */
+long cow_read_field(const char *path, const char *field)
+{
+	size_t len = strlen(field);
+	char line[256];
+	long val = -1;
+	FILE *f;
+
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, field, len) ||
+		    (line[len] != ':' && line[len] != ' '))
+			continue;
+		val = strtol(line + len + 1, NULL, 10);
+		break;
+	}
+	fclose(f);
+	return val;
+}
+
+/* The value of a counter in /proc/vmstat, or -1 */
+long cow_vmstat(const char *field)
+{
+	return cow_read_field("/proc/vmstat", field);
+}
+
+/* The value of a field in /proc/PID/status, or -1 */
+long cow_status(pid_t pid, const char *field)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	return cow_read_field(path, field);
+}
+
+/* The pagemap entry of an address in a process; fails the test on errors */
+__u64 cow_pagemap(pid_t pid, const void *addr)
+{
+	char path[64];
+	__u64 val;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, &val, sizeof(val),
+			    (uintptr_t)addr / PAGE * sizeof(val)) != sizeof(val))
+		cow_fail("%s: %s", path, strerror(errno));
+	close(fd);
+	return val;
+}
+
+/* Fold the per-CPU parts of the system's counters into the totals */
+void cow_fold_vmstat(void)
+{
+	char buf[16];
+
+	cow_read_file("/proc/sys/vm/stat_refresh", buf, sizeof(buf));
+}
+
+/**
+ * cow_settle() - wait until a system-wide value has come down to a limit
+ *
+ * Page tables are freed after a grace period, so leak checks have to be
+ * patient.  Returns the last value, above the limit if it stays there.
+ */
+long cow_settle(long (*read_value)(void), long limit)
+{
+	long val = 0;
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		cow_fold_vmstat();
+		val = read_value();
+		if (val <= limit)
+			break;
+		usleep(i < 20 ? 10000 : 100000);
+	}
+	return val;
+}
+
+/* A number from the environment, or the default */
+long cow_env(const char *name, long def)
+{
+	const char *val = getenv(name);
+
+	return val ? strtol(val, NULL, 0) : def;
+}
+
+static long read_taint(void)
+{
+	char buf[32];
+
+	if (cow_read_file("/proc/sys/kernel/tainted", buf, sizeof(buf)) <= 0)
+		return 0;
+	return strtol(buf, NULL, 10);
+}
+
+static void restore_files(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(saved_file); i++)
+		if (saved_file[i].val[0])
+			cow_write_file(saved_file[i].path, saved_file[i].val);
+}
+
+/* Files of the "always [prctl] never" kind are saved as the chosen word */
+static void save_files(void)
+{
+	char buf[64], *from, *to;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(saved_file); i++) {
+		if (cow_read_file(saved_file[i].path, buf, sizeof(buf)) <= 0)
+			continue;
+		from = strchr(buf, '[');
+		to = strchr(buf, ']');
+		if (from && to) {
+			*to = '\0';
+			from++;
+		} else {
+			from = buf;
+		}
+		snprintf(saved_file[i].val, sizeof(saved_file[i].val), "%s", from);
+	}
+	snprintf(boot_mode, sizeof(boot_mode), "%s", saved_file[0].val);
+}
+
+/**
+ * cow_main_start() - set-up of a test program, to be called by its main()
+ *
+ * Saves the system settings and has them restored at exit.  Ends the program
+ * as skipped if the tests cannot run here.
+ */
+void cow_main_start(void)
+{
+	if (geteuid() || sysconf(_SC_PAGESIZE) != PAGE)
+		ksft_exit_skip("must be run as root on 4 KiB pages\n");
+	if (access("/sys/kernel/debug/clear_warn_once", F_OK))
+		mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	boot_taint = read_taint();
+	save_files();
+	atexit(restore_files);
+	/* Start from the same state whoever runs us */
+	prctl(PR_SET_COW_PTE, 0, 0, 0, 0);
+	/* Small processes would fork conventionally */
+	cow_write_file(COW_SYSFS "min_tables", "0");
+}
+
+/* 0 if the kernel has the feature, or else an errno value */
+int cow_available(void)
+{
+	if (prctl(PR_GET_COW_PTE, 0, 0, 0, 0) < 0)
+		return errno;
+	return boot_mode[0] ? 0 : ENOENT;
+}
+
+/**
+ * cow_set_system_mode() - make the reference possible in every boot mode
+ *
+ * Booted with cow_pte=always the reference has to be taken under "never", for
+ * then no process can stay out.
+ */
+void cow_set_system_mode(enum cow_mode mode)
+{
+	const char *word = "prctl";
+
+	if (!boot_mode[0])
+		return;
+	if (!strcmp(boot_mode, "always"))
+		word = mode == COW_ON ? "always" : "never";
+	if (cow_write_file(COW_SYSFS "enabled", word))
+		cow_fail("cannot write %s to " COW_SYSFS "enabled: %s", word,
+			 strerror(errno));
+}
+
+static void check_taint(void)
+{
+	long taint = read_taint();
+
+	if ((taint & TAINT_SPLAT) & ~boot_taint)
+		cow_fail("the kernel complained, see its log (taint %#lx)", taint);
+}
+
+/* Fails the test if the logs differ, after showing the first differences */
+static void compare_logs(const struct cow_log *ref, unsigned int nr)
+{
+	unsigned int i, differences = 0;
+
+	for (i = 0; i < nr && i < world->nr_log && differences < 10; i++) {
+		struct cow_log *on = &world->log[i];
+
+		if (strcmp(ref[i].label, on->label) || ref[i].key != on->key)
+			cow_fail("off: %s %ld, on: %s %ld", ref[i].label,
+				 ref[i].key, on->label, on->key);
+		if (ref[i].val == on->val)
+			continue;
+		ksft_print_msg("%s %ld: %#llx with the feature off, %#llx on\n",
+			       on->label, on->key,
+			       ref[i].val,
+			       on->val);
+		differences++;
+	}
+	if (nr != world->nr_log)
+		cow_fail("%u log entries with the feature off, %u on", nr,
+			 world->nr_log);
+	if (differences)
+		cow_fail("the feature makes a difference");
+}
+
+static const char *reason_missing(int err)
+{
+	static char reason[160];
+
+	snprintf(reason, sizeof(reason),
+		 "this kernel has no cow_pte (prctl: %s); without it: ok",
+		 strerror(err));
+	return reason;
+}
+
+/**
+ * cow_run_once() - run a scenario with the feature on
+ *
+ * On a kernel without the feature it runs all the same, which shows that the
+ * scenario is sound.  Returns NULL or the reason why it was skipped or could
+ * not run with the feature on.
+ */
+const char *cow_run_once(const char *(*scenario)(enum cow_mode mode, const void *arg),
+			 const void *arg)
+{
+	int missing = cow_available();
+	const char *why;
+
+	cow_set_system_mode(COW_ON);
+	why = scenario(missing ? COW_OFF : COW_ON, arg);
+	check_taint();
+	if (why || !missing)
+		return why;
+	return reason_missing(missing);
+}
+
+/**
+ * cow_run() - run a scenario with the feature off, then on, and compare
+ *
+ * Fails the test if the two runs logged different things.  Returns NULL or
+ * the reason why the scenario was skipped or could not run with the feature
+ * on.
+ */
+const char *cow_run(const char *(*scenario)(enum cow_mode mode, const void *arg),
+		    const void *arg)
+{
+	unsigned int nr;
+	const char *why;
+
+	cow_set_system_mode(COW_OFF);
+	why = scenario(COW_OFF, arg);
+	check_taint();
+	if (why) {
+		cow_set_system_mode(COW_ON);
+		return why;
+	}
+	nr = world->nr_log;
+	memcpy(ref_log, world->log, nr * sizeof(*ref_log));
+
+	why = cow_run_once(scenario, arg);
+	if (!world->skip[0])
+		compare_logs(ref_log, nr);
+	return why;
+}
+
+/**
+ * cow_run_warm() - cow_run() after a first run that does not count
+ *
+ * The first run maps files, touches stack and data for the first time, and so
+ * on, which shows in the counters of the processes that fork from this one.
+ */
+const char *cow_run_warm(const char *(*scenario)(enum cow_mode mode, const void *arg),
+			 const void *arg)
+{
+	const char *why;
+
+	cow_set_system_mode(COW_OFF);
+	why = scenario(COW_OFF, arg);
+	return why ?: cow_run(scenario, arg);
+}
+
+/* The handler runs in the same thread: keep the compiler from moving it */
+static void set_probing(int on)
+{
+	__atomic_store_n(&probing, on, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static void probe_handler(int sig, siginfo_t *info, void *ctx)
+{
+	if (!probing) {
+		/* News of poisoned memory, which a test has asked for */
+		if (sig == SIGBUS && (info->si_code == BUS_MCEERR_AO ||
+				      info->si_code == BUS_MCEERR_AR))
+			return;
+		/* A real crash: let it happen again, for good */
+		signal(sig, SIG_DFL);
+		return;
+	}
+	siglongjmp(probe_env, sig);
+}
+
+static void install_probe(void)
+{
+	struct sigaction sa = {
+		.sa_sigaction = probe_handler,
+		.sa_flags = SA_SIGINFO | SA_NODEFER,
+	};
+
+	sigaction(SIGSEGV, &sa, NULL);
+	sigaction(SIGBUS, &sa, NULL);
+}
+
+/* One word of a stamp: owner 8 bits, page 16, version 32, slot 8 */
+__u64 cow_stamp_word(__u64 stamp, unsigned int slot)
+{
+	return stamp ? stamp | slot : 0;
+}
+
+/* A stamp that nobody used before */
+__u64 cow_next_stamp(unsigned int owner, unsigned int page)
+{
+	world->version++;
+	return (__u64)(owner + 1) << 56 | (__u64)page << 40 |
+	       (__u64)world->version << 8;
+}
+
+/* Write a stamp with plain stores; the memory has to be writable */
+void cow_stamp(void *addr, __u64 stamp)
+{
+	unsigned int i;
+
+	for (i = 0; i < COW_STAMP_SLOTS; i++)
+		__atomic_store_n((__u64 *)(addr + i * COW_SLOT_BYTES),
+				 cow_stamp_word(stamp, i), __ATOMIC_RELAXED);
+}
+
+/* Make a buffer of one page look like a stamped page */
+void cow_fill_page(void *buf, __u64 stamp)
+{
+	memset(buf, 0, PAGE);
+	cow_stamp(buf, stamp);
+}
+
+/**
+ * cow_peek() - what a page holds
+ *
+ * Returns its stamp, 0 for a page of zeroes, COW_SEGV or COW_BUS if reading it
+ * raises that signal, or a hash with the top bit set for anything else.
+ */
+__u64 cow_peek(const void *addr)
+{
+	__u64 word[COW_STAMP_SLOTS], hash;
+	unsigned int i;
+	int sig;
+
+	sig = sigsetjmp(probe_env, 0);
+	if (sig) {
+		set_probing(0);
+		return sig == SIGBUS ? COW_BUS : COW_SEGV;
+	}
+	set_probing(1);
+	for (i = 0; i < COW_STAMP_SLOTS; i++)
+		word[i] = __atomic_load_n((__u64 *)(addr + i * COW_SLOT_BYTES),
+					  __ATOMIC_RELAXED);
+	set_probing(0);
+
+	for (i = 0; i < COW_STAMP_SLOTS; i++)
+		if (word[i] != cow_stamp_word(word[0], i))
+			break;
+	if (i == COW_STAMP_SLOTS)
+		return word[0];
+
+	for (hash = 0, i = 0; i < COW_STAMP_SLOTS; i++)
+		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ULL;
+	return (hash >> 2) | 1ULL << 63;
+}
+
+/**
+ * cow_try_write() - stamp a page as its owner, if it can be written
+ *
+ * Keeps the model in step when the address is that of the tracked page.
+ * Returns 0, or the signal that the store raised.
+ */
+int cow_try_write(void *addr, unsigned int page)
+{
+	__u64 stamp = cow_next_stamp(cow_self, page);
+	int sig;
+
+	sig = sigsetjmp(probe_env, 0);
+	if (sig) {
+		set_probing(0);
+		return sig;
+	}
+	set_probing(1);
+	cow_stamp(addr, stamp);
+	set_probing(0);
+	if (addr == world->page[page])
+		world->model[cow_self][page] = stamp;
+	return 0;
+}
+
+/* Add a page to those every check looks at; returns its number */
+unsigned int cow_track(void *addr)
+{
+	if (world->nr_pages == COW_MAX_PAGES)
+		abort();
+	world->page[world->nr_pages] = addr;
+	world->readonly[world->nr_pages] = false;
+	return world->nr_pages++;
+}
+
+/* Track and stamp every step-th page of a writable range */
+void cow_track_range(char *addr, size_t len, unsigned int step)
+{
+	char *p;
+
+	for (p = addr; p < addr + len; p += step * PAGE)
+		cow_stamp(p, cow_next_stamp(cow_self, cow_track(p)));
+}
+
+/* Remember an untouched page, for tests that populate one */
+void cow_add_hole(void *addr)
+{
+	if (world->nr_holes < COW_MAX_HOLES)
+		world->hole[world->nr_holes++] = addr;
+}
+
+/* Take what this process sees now as what it has to see from now on */
+void cow_adopt(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_pages; i++)
+		world->model[cow_self][i] = cow_peek(world->page[i]);
+}
+
+/* Note a value that must not depend on the feature */
+void cow_log(const char *label, long key, __u64 val)
+{
+	struct cow_log *log = &world->log[world->nr_log];
+
+	if (world->nr_log == COW_MAX_LOG)
+		abort();
+	world->nr_log++;
+	log->label = label;
+	log->key = key;
+	log->val = val;
+}
+
+/* Give the reason why this scenario cannot run here; returns -1 */
+int cow_skip(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(world->skip, sizeof(world->skip), fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
+/* An unlinked file in /tmp; returns a descriptor or -1 with errno set */
+int cow_tmpfile(void)
+{
+	char path[] = "/tmp/cow_pte.XXXXXX";
+	int fd = mkostemp(path, O_CLOEXEC);
+
+	if (fd >= 0)
+		unlink(path);
+	return fd;
+}
+
+/**
+ * cow_stamped_file() - fill a file with pages stamped by COW_FILE_OWNER
+ *
+ * Returns the descriptor, or -1 with errno set (also if given one below 0).
+ */
+int cow_stamped_file(int fd, size_t len)
+{
+	char buf[PAGE];
+	size_t i;
+
+	if (fd < 0)
+		return -1;
+	for (i = 0; i < len / PAGE; i++) {
+		cow_fill_page(buf, cow_next_stamp(COW_FILE_OWNER, i));
+		if (pwrite(fd, buf, PAGE, i * PAGE) != PAGE)
+			return -1;
+	}
+	return fd;
+}
+
+static void __noreturn serve(unsigned int self)
+{
+	struct reply reply;
+	struct call call;
+
+	cow_self = self;
+	for (;;) {
+		/* The test process is gone: so are we */
+		if (read(sock[self][1], &call, sizeof(call)) != sizeof(call))
+			_exit(1);
+		errno = 0;
+		reply.ret = call.fn(call.arg);
+		reply.err = errno;
+		if (write(sock[self][1], &reply, sizeof(reply)) != sizeof(reply))
+			_exit(1);
+	}
+}
+
+static void *reader_thread(void *arg)
+{
+	unsigned int i = 0;
+
+	for (;;) {
+		if (world->nr_pages)
+			cow_peek(world->page[i++ % world->nr_pages]);
+		usleep(2000);
+	}
+	return NULL;
+}
+
+/* Keep other CPUs using this mm while it forks */
+static void start_readers(void)
+{
+	static pid_t started_by;
+	pthread_t thread;
+	int i;
+
+	if (started_by == getpid())
+		return;
+	for (i = 0; i < 2; i++)
+		pthread_create(&thread, NULL, reader_thread, NULL);
+	started_by = getpid();
+}
+
+static pid_t fork_how(enum cow_how how)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD };
+
+	switch (how) {
+	case COW_CLONE:
+		return syscall(SYS_clone, CLONE_FS | CLONE_FILES | SIGCHLD,
+			       NULL, NULL, NULL, 0);
+	case COW_CLONE3:
+		return syscall(SYS_clone3, &args, sizeof(args));
+	case COW_THREADED:
+		start_readers();
+		return fork();
+	default:
+		return fork();
+	}
+}
+
+static long call_fork(const long *arg)
+{
+	pid_t pid = fork_how(arg[1]);
+
+	if (!pid)
+		serve(arg[0]);
+	return pid;
+}
+
+static long call_nothing(const long *arg)
+{
+	return 0;
+}
+
+static long call_exit(const long *arg)
+{
+	_exit(0);
+}
+
+static long call_exec(const long *arg)
+{
+	close(STDOUT_FILENO);
+	close(STDERR_FILENO);
+	execl("/proc/self/exe", "cow_pte", "-h", NULL);
+	return -1;
+}
+
+static long call_reap(const long *arg)
+{
+	return waitpid(arg[0], NULL, 0);
+}
+
+static long call_check(const long *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_pages; i++) {
+		__u64 seen = cow_peek(world->page[i]);
+
+		if (seen == world->model[cow_self][i])
+			continue;
+		world->bad.page = i;
+		world->bad.seen = seen;
+		return 1;
+	}
+	return 0;
+}
+
+static long call_poke(const long *arg)
+{
+	return cow_try_write(world->page[arg[0]], arg[0]);
+}
+
+static long call_poke_all(const long *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_pages; i++)
+		if (!world->readonly[i] &&
+		    cow_try_write(world->page[i], i))
+			return i + 1;
+	return 0;
+}
+
+static long call_prctl(const long *arg)
+{
+	return prctl(PR_SET_COW_PTE, arg[0], 0, 0, 0);
+}
+
+static void proc_started(unsigned int proc, pid_t pid, int parent)
+{
+	world->pid[proc] = pid;
+	cow_proc[proc].pid = pid;
+	cow_proc[proc].pidfd = syscall(SYS_pidfd_open, pid, 0);
+	cow_proc[proc].parent = parent;
+	cow_proc[proc].alive = true;
+	if (cow_proc[proc].pidfd < 0)
+		cow_fail("pidfd_open: %s", strerror(errno));
+}
+
+static void open_sock(unsigned int proc)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock[proc]))
+		cow_fail("socketpair: %s", strerror(errno));
+}
+
+/**
+ * cow_world_start_big() - a new world with one process in it
+ *
+ * The process has opted in if @mode is COW_ON.  There can be @max_procs in
+ * all, counting those that have ended.
+ */
+void cow_world_start_big(enum cow_mode mode, unsigned int max_procs)
+{
+	unsigned int i;
+	pid_t pid;
+
+	if (!world) {
+		world = mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		/* A table of slack on both sides keeps neighbours away */
+		arena = mmap(NULL, (ARENA_TABLES + 3) * TABLE, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		ref_log = mmap(NULL, sizeof(world->log), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (world == MAP_FAILED || arena == MAP_FAILED ||
+		    ref_log == MAP_FAILED)
+			cow_fail("mmap: %s", strerror(errno));
+		arena = (char *)(((uintptr_t)arena + 2 * TABLE - 1) & -TABLE);
+		install_probe();
+		prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	}
+	world->nr_pages = 0;
+	world->nr_holes = 0;
+	world->version = 0;
+	world->nr_log = 0;
+	world->skip[0] = '\0';
+	world->nr_procs = 1;
+
+	nr_socks = max_procs;
+	for (i = 0; i < nr_socks; i++)
+		open_sock(i);
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		cow_fail("fork: %s", strerror(errno));
+	if (!pid) {
+		/* Without these, a dead test process would go unnoticed */
+		for (i = 0; i < nr_socks; i++)
+			close(sock[i][0]);
+		serve(0);
+	}
+	for (i = 0; i < nr_socks; i++)
+		close(sock[i][1]);
+	proc_started(0, pid, -1);
+
+	if (cow_call(0, call_prctl, mode == COW_ON) && mode == COW_ON)
+		cow_fail("prctl(PR_SET_COW_PTE, 1): %s", strerror(errno));
+}
+
+/* A new world for as many processes as most tests need */
+void cow_world_start(enum cow_mode mode)
+{
+	cow_world_start_big(mode, COW_USUAL_PROCS);
+}
+
+/* End all processes of the world, the last one first */
+void cow_world_stop(void)
+{
+	unsigned int i;
+
+	for (i = world->nr_procs; i--; )
+		if (cow_proc[i].alive)
+			cow_exit(i);
+	for (i = 0; i < nr_socks; i++)
+		close(sock[i][0]);
+}
+
+static void lost(unsigned int proc)
+{
+	cow_fail("process %u (pid %d) of the world died", proc,
+		 cow_proc[proc].pid);
+}
+
+static void send_call(unsigned int proc, cow_fn fn, const long *arg)
+{
+	struct call call = { .fn = fn };
+
+	memcpy(call.arg, arg, sizeof(call.arg));
+	if (send(sock[proc][0], &call, sizeof(call), MSG_NOSIGNAL) != sizeof(call))
+		lost(proc);
+}
+
+/**
+ * cow_try_call_args() - have a process of the world call a function
+ *
+ * Returns what the function returned and sets errno to what it left there, or
+ * -1 and ESRCH if the process died.  Fails the test if it hangs.
+ */
+long cow_try_call_args(unsigned int proc, cow_fn fn, const long *arg)
+{
+	struct pollfd pfd[2] = {
+		{ .fd = sock[proc][0], .events = POLLIN },
+		{ .fd = cow_proc[proc].pidfd, .events = POLLIN },
+	};
+	struct reply reply;
+	int ret;
+
+	send_call(proc, fn, arg);
+	do {
+		ret = poll(pfd, 2, CALL_TIMEOUT_MS);
+	} while (ret < 0 && errno == EINTR);
+	if (!ret)
+		cow_fail("process %u (pid %d) of the world hangs", proc,
+			 cow_proc[proc].pid);
+	if (!(pfd[0].revents & POLLIN) ||
+	    read(sock[proc][0], &reply, sizeof(reply)) != sizeof(reply)) {
+		errno = ESRCH;
+		return -1;
+	}
+	errno = reply.err;
+	return reply.ret;
+}
+
+/* The same, for calls that no process should die of: fails the test then */
+long cow_call_args(unsigned int proc, cow_fn fn, const long *arg)
+{
+	long ret = cow_try_call_args(proc, fn, arg);
+
+	if (ret == -1 && errno == ESRCH)
+		lost(proc);
+	return ret;
+}
+
+/**
+ * cow_fork() - have a process of the world fork
+ *
+ * The child starts with the parent's model.  Returns its number; fails the
+ * test if fork does.
+ */
+unsigned int cow_fork(unsigned int parent, enum cow_how how)
+{
+	unsigned int child = world->nr_procs++;
+	long pid;
+
+	if (child >= nr_socks)
+		cow_fail("too many processes");
+	memcpy(world->model[child], world->model[parent],
+	       world->nr_pages * sizeof(world->model[0][0]));
+	pid = cow_call(parent, call_fork, child, how);
+	if (pid < 0)
+		cow_fail("fork of process %u: %s", parent, strerror(errno));
+	proc_started(child, pid, parent);
+	/* Then it is waiting for the next call, and its counters stand still */
+	cow_call(child, call_nothing, 0);
+	return child;
+}
+
+/* Reap a process that has ended, in its parent if that still lives */
+void cow_reap(unsigned int proc)
+{
+	struct cow_proc *p = &cow_proc[proc];
+
+	if (p->parent >= 0 && cow_proc[p->parent].alive)
+		cow_call(p->parent, call_reap, p->pid);
+	else
+		waitpid(p->pid, NULL, 0);
+	close(p->pidfd);
+	p->alive = false;
+}
+
+/* Tell a process of the world to end, without waiting for that */
+void cow_exit_start(unsigned int proc)
+{
+	send_call(proc, call_exit, no_arg);
+}
+
+/* Tell a process of the world to execute another program, which ends soon */
+void cow_exec_start(unsigned int proc)
+{
+	send_call(proc, call_exec, no_arg);
+}
+
+/* Wait for the end of a process that has been told to */
+void cow_exit_wait(unsigned int proc)
+{
+	struct pollfd pfd = { .fd = cow_proc[proc].pidfd, .events = POLLIN };
+
+	if (poll(&pfd, 1, CALL_TIMEOUT_MS) <= 0)
+		cow_fail("process %u does not exit", proc);
+	cow_reap(proc);
+}
+
+/**
+ * cow_exit() - end a process of the world and wait until it is gone
+ *
+ * When this returns the process has given up its memory.
+ */
+void cow_exit(unsigned int proc)
+{
+	cow_exit_start(proc);
+	cow_exit_wait(proc);
+}
+
+static const char *describe(__u64 val, char *buf, size_t len)
+{
+	if (!val)
+		return "zeroes";
+	if (val == COW_SEGV)
+		return "SIGSEGV";
+	if (val == COW_BUS)
+		return "SIGBUS";
+	if (val >> 63)
+		snprintf(buf, len, "mixed %#llx", val);
+	else
+		snprintf(buf, len, "owner %d page %u version %u",
+			 (int)(val >> 56) - 1, (unsigned int)(val >> 40) & 0xffff,
+			 (unsigned int)(val >> 8));
+	return buf;
+}
+
+/* Fail the test unless a process sees in every page what the model says */
+void cow_check(unsigned int proc, const char *when)
+{
+	char want[64], seen[64];
+	unsigned int page;
+
+	if (!cow_call(proc, call_check, 0))
+		return;
+	page = world->bad.page;
+	cow_fail("%s: process %u, page %u at %p: %s, expected %s", when, proc,
+		 page, world->page[page],
+		 describe(world->bad.seen, seen, sizeof(seen)),
+		 describe(world->model[proc][page], want, sizeof(want)));
+}
+
+void cow_check_all(const char *when)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_procs; i++)
+		if (cow_proc[i].alive)
+			cow_check(i, when);
+}
+
+/* Have a process write a tracked page; it must succeed */
+void cow_poke(unsigned int proc, unsigned int page)
+{
+	long sig = cow_call(proc, call_poke, page);
+
+	if (sig)
+		cow_fail("process %u: write to page %u at %p got signal %ld",
+			 proc, page, world->page[page], sig);
+}
+
+/* Have a process write all tracked pages that are not read-only */
+void cow_poke_all(unsigned int proc)
+{
+	long page = cow_call(proc, call_poke_all, 0);
+
+	if (page)
+		cow_fail("process %u cannot write page %ld", proc, page - 1);
+}
+
+/* Start tracking a page nobody has touched yet; returns its number */
+unsigned int cow_track_hole(unsigned int hole)
+{
+	unsigned int i, page = cow_track(world->hole[hole]);
+
+	for (i = 0; i < world->nr_procs; i++)
+		world->model[i][page] = 0;
+	return page;
+}
+
+static long call_prepare(const long *arg)
+{
+	const struct cow_mem *mem = (void *)arg[0];
+
+	if (mem->prepare())
+		return -1;
+	cow_adopt();
+	return 0;
+}
+
+/**
+ * cow_mem_start_big() - a new world whose first process has a kind of memory
+ *
+ * Returns NULL or the reason why the memory cannot be had; there is no world
+ * then.
+ */
+const char *cow_mem_start_big(enum cow_mode mode, const struct cow_mem *mem,
+			      unsigned int max_procs)
+{
+	cow_world_start_big(mode, max_procs);
+	if (!cow_call(0, call_prepare, (long)mem))
+		return NULL;
+	if (!world->skip[0])
+		cow_fail("cannot set up memory %s: %s", mem->name,
+			 strerror(errno));
+	cow_world_stop();
+	return world->skip;
+}
+
+/* The same, for as many processes as most tests need */
+const char *cow_mem_start(enum cow_mode mode, const struct cow_mem *mem)
+{
+	return cow_mem_start_big(mode, mem, COW_USUAL_PROCS);
+}
+
+/* Fail the test if the memory is not shared though it should be */
+void cow_must_share(enum cow_mode mode, const struct cow_mem *mem)
+{
+	long kb;
+
+	if (mode == COW_OFF || !mem->tables)
+		return;
+	kb = cow_status(cow_proc[0].pid, "VmCowPTE");
+	if (kb < (long)(mem->tables * PAGE / 1024))
+		cow_fail("VmCowPTE is %ld kB after fork, expected %u tables", kb,
+			 mem->tables);
+}

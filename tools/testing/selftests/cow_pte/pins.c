@@ -1,0 +1,655 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Pages that the kernel holds on to: what goes through a pin is what the
+ * process sees, and what others do later never shows there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdalign.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifdef HAVE_LIBURING
+#include <liburing.h>
+#endif
+
+#include "kselftest_harness.h"
+#include "cow_pte_util.h"
+
+/* See mm/gup_test.h of the kernel */
+struct pin_longterm_test {
+	__u64 addr;
+	__u64 size;
+	__u32 flags;
+};
+
+#define PIN_START	_IOW('g', 7, struct pin_longterm_test)
+#define PIN_STOP	_IO('g', 8)
+#define PIN_READ	_IOW('g', 9, __u64)
+#define PIN_WRITE_FLAG	1
+#define PIN_FAST_FLAG	2
+
+struct test_case {
+	const struct cow_mem *mem;
+	unsigned int actor;
+	bool before_fork;
+	long flags;			/* of the pin */
+	cow_fn leave;
+};
+
+/* A way to pin a page of a process, and to look through the pin */
+struct pin_ops {
+	cow_fn pin;			/* page, flags; 0, or -1 with skip[] set */
+	cow_fn look;			/* 0, with the stamp in pin_saw */
+	cow_fn fill;			/* page; write through the pin, or NULL */
+	cow_fn unpin;
+};
+
+/* What the last look saw; shared by all processes */
+static __u64 *pin_saw;
+
+static int start_shared(void)
+{
+	pin_saw = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return pin_saw == MAP_FAILED ? -1 : 0;
+}
+
+/* Long-term pins of the kernel's own test driver */
+
+static int gup_fd = -1;
+
+static long gup_pin(const long *arg)
+{
+	struct pin_longterm_test args = {
+		.addr = (uintptr_t)world->page[arg[0]],
+		.size = PAGE,
+		.flags = arg[1],
+	};
+
+	if (gup_fd < 0)
+		gup_fd = open("/sys/kernel/debug/gup_test", O_RDWR | O_CLOEXEC);
+	if (gup_fd < 0)
+		return cow_skip("no gup_test: %s", strerror(errno));
+	return ioctl(gup_fd, PIN_START, &args);
+}
+
+static long gup_look(const long *arg)
+{
+	alignas(PAGE) char buf[PAGE];
+	__u64 addr = (uintptr_t)buf;
+
+	if (ioctl(gup_fd, PIN_READ, &addr))
+		return -1;
+	*pin_saw = cow_peek(buf);
+	return 0;
+}
+
+static long gup_unpin(const long *arg)
+{
+	return ioctl(gup_fd, PIN_STOP);
+}
+
+static const struct pin_ops gup_ops = {
+	.pin = gup_pin,
+	.look = gup_look,
+	.unpin = gup_unpin,
+};
+
+/* Registered buffers of io_uring */
+
+#ifdef HAVE_LIBURING
+static struct io_uring ring;
+static char *ring_page;
+
+static long uring_pin(const long *arg)
+{
+	struct iovec iov = { world->page[arg[0]], PAGE };
+	int ret;
+
+	ret = io_uring_queue_init(1, &ring, 0);
+	if (ret < 0)
+		return cow_skip("io_uring: %s", strerror(-ret));
+	ret = io_uring_register_buffers(&ring, &iov, 1);
+	if (ret) {
+		errno = -ret;
+		return -1;
+	}
+	ring_page = iov.iov_base;
+	return 0;
+}
+
+/* Move the pinned page into or out of a pipe */
+static long uring_pipe(int fd, bool in)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	struct io_uring_cqe *cqe;
+	long ret;
+
+	if (in)
+		io_uring_prep_read_fixed(sqe, fd, ring_page, PAGE, 0, 0);
+	else
+		io_uring_prep_write_fixed(sqe, fd, ring_page, PAGE, 0, 0);
+	if (io_uring_submit(&ring) != 1 || io_uring_wait_cqe(&ring, &cqe))
+		return -1;
+	ret = cqe->res;
+	io_uring_cqe_seen(&ring, cqe);
+	return ret == PAGE ? 0 : -1;
+}
+
+static long uring_look(const long *arg)
+{
+	char buf[PAGE];
+	int fds[2];
+	long ret;
+
+	if (pipe(fds))
+		return -1;
+	ret = uring_pipe(fds[1], false);
+	if (!ret && read(fds[0], buf, PAGE) != PAGE)
+		ret = -1;
+	close(fds[0]);
+	close(fds[1]);
+	*pin_saw = cow_peek(buf);
+	return ret;
+}
+
+static long uring_fill(const long *arg)
+{
+	__u64 stamp = cow_next_stamp(cow_self, arg[0]);
+	char buf[PAGE];
+	int fds[2];
+	long ret;
+
+	cow_fill_page(buf, stamp);
+	if (pipe(fds) || write(fds[1], buf, PAGE) != PAGE)
+		return -1;
+	ret = uring_pipe(fds[0], true);
+	close(fds[0]);
+	close(fds[1]);
+	world->model[cow_self][arg[0]] = stamp;
+	return ret;
+}
+
+static long uring_unpin(const long *arg)
+{
+	io_uring_unregister_buffers(&ring);
+	io_uring_queue_exit(&ring);
+	return 0;
+}
+
+static const struct pin_ops uring_ops = {
+	.pin = uring_pin,
+	.look = uring_look,
+	.fill = uring_fill,
+	.unpin = uring_unpin,
+};
+#endif
+
+static void must(unsigned int proc, cow_fn fn, long arg0, long arg1,
+		 const char *what)
+{
+	if (cow_call(proc, fn, arg0, arg1))
+		cow_fail("%s: %s", what, strerror(errno));
+}
+
+static void check_pin(const struct pin_ops *ops, unsigned int proc,
+		      unsigned int page, const char *when)
+{
+	must(proc, ops->look, 0, 0, "look through the pin");
+	if (*pin_saw != world->model[proc][page])
+		cow_fail("%s: the pin shows %#llx, process %u has %#llx", when,
+			 *pin_saw, proc,
+			 world->model[proc][page]);
+	cow_check_all(when);
+}
+
+static void fill(const struct pin_ops *ops, unsigned int proc,
+		 unsigned int page)
+{
+	if (!ops->fill)
+		return;
+	must(proc, ops->fill, page, 0, "write through the pin");
+	check_pin(ops, proc, page, "after a write through the pin");
+}
+
+/* Returns false if this cannot be had here */
+static bool try_pin(const struct pin_ops *ops, unsigned int proc,
+		    unsigned int page, long flags)
+{
+	if (!cow_call(proc, ops->pin, page, flags))
+		return true;
+	if (!world->skip[0])
+		cow_fail("pin of page %u in process %u: %s", page, proc,
+			 strerror(errno));
+	cow_world_stop();
+	return false;
+}
+
+/* The whole life of a pin on one page */
+static bool pin_page(const struct test_case *tc, const struct pin_ops *ops,
+		     unsigned int page)
+{
+	unsigned int actor = 0, other, late;
+
+	if (tc->before_fork && !try_pin(ops, 0, page, tc->flags))
+		return false;
+	other = cow_fork(0, COW_FORK);
+	if (tc->actor) {
+		actor = other;
+		other = 0;
+	}
+	if (!tc->before_fork && !try_pin(ops, actor, page, tc->flags))
+		return false;
+
+	check_pin(ops, actor, page, "after fork and pin");
+	cow_poke(other, page);
+	check_pin(ops, actor, page, "after the other's write");
+	fill(ops, actor, page);
+	cow_poke(actor, page);
+	check_pin(ops, actor, page, "after its own write");
+
+	late = cow_fork(actor, COW_FORK);
+	check_pin(ops, actor, page, "after fork of the pinned page");
+	cow_poke(late, page);
+	check_pin(ops, actor, page, "after the late child's write");
+	fill(ops, actor, page);
+	cow_poke(actor, page);
+	check_pin(ops, actor, page, "after its own write, shared with a child");
+	cow_exit(late);
+
+	cow_poke_all(actor);
+	check_pin(ops, actor, page, "after it wrote everything");
+	must(actor, ops->unpin, 0, 0, "unpin");
+	cow_exit(actor ? actor : other);
+	cow_check_all("at the end");
+	return true;
+}
+
+static const char *run_pin(enum cow_mode mode, const struct test_case *tc,
+			   const struct pin_ops *ops)
+{
+	const char *why;
+
+	if (!pin_saw && start_shared())
+		cow_fail("mmap: %s", strerror(errno));
+	why = cow_mem_start(mode, tc->mem);
+	if (why)
+		return why;
+	/* In the first page something was written, often not in the second */
+	if (!pin_page(tc, ops, 0) || !pin_page(tc, ops, 1))
+		return world->skip;
+	cow_world_stop();
+	return NULL;
+}
+
+static const char *run_gup(enum cow_mode mode, const void *arg)
+{
+	return run_pin(mode, arg, &gup_ops);
+}
+
+static const char *run_uring(enum cow_mode mode, const void *arg)
+{
+#ifdef HAVE_LIBURING
+	return run_pin(mode, arg, &uring_ops);
+#else
+	return "built without liburing";
+#endif
+}
+
+FIXTURE(pin) {
+};
+
+FIXTURE_VARIANT(pin) {
+	struct test_case tc;
+};
+
+FIXTURE_SETUP(pin) {}
+FIXTURE_TEARDOWN(pin) {}
+
+/* The members of a variant */
+#define TC(m, who, before)						\
+	.tc = {								\
+		.mem = &cow_mem[MEM_##m],				\
+		.actor = who,						\
+		.before_fork = before,					\
+	}
+
+FIXTURE_VARIANT_ADD(pin, anon_before_fork) { TC(anon, 0, true) };
+FIXTURE_VARIANT_ADD(pin, anon_in_parent) { TC(anon, 0, false) };
+FIXTURE_VARIANT_ADD(pin, anon_in_child) { TC(anon, 1, false) };
+FIXTURE_VARIANT_ADD(pin, memfd_before_fork) { TC(memfd, 0, true) };
+FIXTURE_VARIANT_ADD(pin, memfd_in_parent) { TC(memfd, 0, false) };
+FIXTURE_VARIANT_ADD(pin, memfd_in_child) { TC(memfd, 1, false) };
+FIXTURE_VARIANT_ADD(pin, zeropage_before_fork) { TC(zeropage, 0, true) };
+FIXTURE_VARIANT_ADD(pin, zeropage_in_parent) { TC(zeropage, 0, false) };
+FIXTURE_VARIANT_ADD(pin, zeropage_in_child) { TC(zeropage, 1, false) };
+FIXTURE_VARIANT_ADD(pin, swapped_before_fork) { TC(swapped, 0, true) };
+FIXTURE_VARIANT_ADD(pin, swapped_in_parent) { TC(swapped, 0, false) };
+FIXTURE_VARIANT_ADD(pin, swapped_in_child) { TC(swapped, 1, false) };
+FIXTURE_VARIANT_ADD(pin, thp_split_before_fork) { TC(thp_split, 0, true) };
+FIXTURE_VARIANT_ADD(pin, thp_split_in_parent) { TC(thp_split, 0, false) };
+FIXTURE_VARIANT_ADD(pin, thp_split_in_child) { TC(thp_split, 1, false) };
+FIXTURE_VARIANT_ADD(pin, mthp_before_fork) { TC(mthp, 0, true) };
+FIXTURE_VARIANT_ADD(pin, mthp_in_parent) { TC(mthp, 0, false) };
+FIXTURE_VARIANT_ADD(pin, mthp_in_child) { TC(mthp, 1, false) };
+FIXTURE_VARIANT_ADD(pin, ksm_before_fork) { TC(ksm, 0, true) };
+FIXTURE_VARIANT_ADD(pin, ksm_in_parent) { TC(ksm, 0, false) };
+FIXTURE_VARIANT_ADD(pin, ksm_in_child) { TC(ksm, 1, false) };
+
+static void run_longterm(struct __test_metadata *_metadata,
+			 struct test_case tc, long flags)
+{
+	tc.flags = flags;
+	COW_REPORT(cow_run_once(run_gup, &tc));
+}
+
+TEST_F_TIMEOUT(pin, longterm_read, 120)
+{
+	run_longterm(_metadata, variant->tc, 0);
+}
+
+TEST_F_TIMEOUT(pin, longterm_read_fast, 120)
+{
+	run_longterm(_metadata, variant->tc, PIN_FAST_FLAG);
+}
+
+TEST_F_TIMEOUT(pin, longterm_write, 120)
+{
+	run_longterm(_metadata, variant->tc, PIN_WRITE_FLAG);
+}
+
+TEST_F_TIMEOUT(pin, longterm_write_fast, 120)
+{
+	run_longterm(_metadata, variant->tc, PIN_WRITE_FLAG | PIN_FAST_FLAG);
+}
+
+TEST_F_TIMEOUT(pin, io_uring, 120)
+{
+	COW_REPORT(cow_run_once(run_uring, &variant->tc));
+}
+
+/*
+ * vmsplice() takes no pin but a plain reference.  A process that put a page in
+ * a pipe and then left must not get to see what the others write later.
+ */
+
+static int splice_pipe[2];
+
+static long call_vmsplice(const long *arg)
+{
+	struct iovec iov = { world->page[arg[0]], PAGE };
+
+	return vmsplice(splice_pipe[1], &iov, 1, 0) == PAGE ? 0 : -1;
+}
+
+static long leave_munmap(const long *arg)
+{
+	return munmap((void *)((uintptr_t)world->page[0] & -TABLE), TABLE);
+}
+
+static long leave_dontneed(const long *arg)
+{
+	return madvise((void *)((uintptr_t)world->page[0] & -TABLE), TABLE,
+		       MADV_DONTNEED);
+}
+
+static long leave_page(const long *arg)
+{
+	return madvise(world->page[arg[0]], PAGE, MADV_DONTNEED);
+}
+
+static long leave_not(const long *arg)
+{
+	return 0;
+}
+
+static long call_adopt(const long *arg)
+{
+	cow_adopt();
+	return 0;
+}
+
+static __u64 read_pipe(void)
+{
+	char buf[PAGE];
+
+	if (read(splice_pipe[0], buf, PAGE) != PAGE)
+		cow_fail("read of the pipe: %s", strerror(errno));
+	return cow_peek(buf);
+}
+
+static void splice_page(const struct test_case *tc, unsigned int page)
+{
+	unsigned int actor = tc->actor, other = !actor, i;
+	__u64 old = world->model[0][page], seen;
+
+	if (tc->before_fork)
+		must(0, call_vmsplice, page, 0, "vmsplice");
+	cow_fork(0, COW_FORK);
+	if (!tc->before_fork)
+		must(actor, call_vmsplice, page, 0, "vmsplice");
+	if (tc->leave) {
+		must(actor, tc->leave, page, 0, "leaving the page");
+		cow_call(actor, call_adopt, 0);
+	} else {
+		cow_exit(actor);
+	}
+	cow_check_all("after vmsplice");
+
+	/* First another page of the table, then the one in the pipe */
+	for (i = 0; i < world->nr_pages; i++) {
+		if (i == page || world->readonly[i])
+			continue;
+		cow_poke(other, i);
+		break;
+	}
+	cow_poke(other, page);
+	cow_poke(other, page);
+	cow_check_all("after the other's write");
+	seen = read_pipe();
+	if (seen != old)
+		cow_fail("the pipe shows %#llx, written later, not %#llx",
+			 seen, old);
+	cow_poke_all(other);
+	cow_check_all("after the other wrote everything");
+}
+
+static const char *run_splice(enum cow_mode mode, const void *arg)
+{
+	const struct test_case *tc = arg;
+	unsigned int page;
+	const char *why;
+
+	if (pipe(splice_pipe))
+		cow_fail("pipe: %s", strerror(errno));
+	for (page = 0; page < 2; page++) {
+		why = cow_mem_start(mode, tc->mem);
+		if (why)
+			return why;
+		splice_page(tc, page);
+		cow_world_stop();
+	}
+	close(splice_pipe[0]);
+	close(splice_pipe[1]);
+	return NULL;
+}
+
+FIXTURE(vmsplice) {
+};
+
+FIXTURE_VARIANT(vmsplice) {
+	struct test_case tc;
+};
+
+FIXTURE_SETUP(vmsplice) {}
+FIXTURE_TEARDOWN(vmsplice) {}
+
+FIXTURE_VARIANT_ADD(vmsplice, anon_before_fork) { TC(anon, 0, true) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_in_parent) { TC(anon, 0, false) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_in_child) { TC(anon, 1, false) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_before_fork) { TC(memfd, 0, true) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_in_parent) { TC(memfd, 0, false) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_in_child) { TC(memfd, 1, false) };
+FIXTURE_VARIANT_ADD(vmsplice, swapped_before_fork) { TC(swapped, 0, true) };
+FIXTURE_VARIANT_ADD(vmsplice, swapped_in_parent) { TC(swapped, 0, false) };
+FIXTURE_VARIANT_ADD(vmsplice, swapped_in_child) { TC(swapped, 1, false) };
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_before_fork) { TC(thp_split, 0, true) };
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_parent) { TC(thp_split, 0, false) };
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_child) { TC(thp_split, 1, false) };
+
+static void run_leave(struct __test_metadata *_metadata, struct test_case tc,
+		      cow_fn leave)
+{
+	tc.leave = leave;
+	COW_REPORT(cow_run_once(run_splice, &tc));
+}
+
+TEST_F_TIMEOUT(vmsplice, exit, 120)
+{
+	run_leave(_metadata, variant->tc, NULL);
+}
+
+TEST_F_TIMEOUT(vmsplice, munmap, 120)
+{
+	run_leave(_metadata, variant->tc, leave_munmap);
+}
+
+TEST_F_TIMEOUT(vmsplice, dontneed, 120)
+{
+	run_leave(_metadata, variant->tc, leave_dontneed);
+}
+
+TEST_F_TIMEOUT(vmsplice, dontneed_page, 120)
+{
+	run_leave(_metadata, variant->tc, leave_page);
+}
+
+TEST_F_TIMEOUT(vmsplice, stay, 120)
+{
+	run_leave(_metadata, variant->tc, leave_not);
+}
+
+/* A block device transfers directly from and to the pages */
+
+static int direct_fd;
+
+static int open_loop(void)
+{
+	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int file = cow_tmpfile();
+	int nr = ctl < 0 ? -1 : ioctl(ctl, LOOP_CTL_GET_FREE);
+	char path[32];
+	int fd;
+
+	if (ctl >= 0)
+		close(ctl);
+	if (nr < 0 || file < 0 || ftruncate(file, TABLE))
+		return -1;
+	snprintf(path, sizeof(path), "/dev/loop%d", nr);
+	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (fd >= 0 && ioctl(fd, LOOP_SET_FD, file)) {
+		close(fd);
+		fd = -1;
+	}
+	close(file);
+	return fd;
+}
+
+static long direct_out(const long *arg)
+{
+	return pwrite(direct_fd, world->page[arg[0]], PAGE, 0) == PAGE ? 0 : -1;
+}
+
+static long direct_in(const long *arg)
+{
+	static alignas(PAGE) char buf[PAGE];
+	__u64 stamp = cow_next_stamp(cow_self, arg[0]);
+
+	cow_fill_page(buf, stamp);
+	if (pwrite(direct_fd, buf, PAGE, PAGE) != PAGE ||
+	    pread(direct_fd, world->page[arg[0]], PAGE, PAGE) != PAGE)
+		return -1;
+	world->model[cow_self][arg[0]] = stamp;
+	return 0;
+}
+
+static __u64 read_direct(void)
+{
+	static alignas(PAGE) char buf[PAGE];
+
+	if (pread(direct_fd, buf, PAGE, 0) != PAGE)
+		cow_fail("read of the loop device: %s", strerror(errno));
+	return cow_peek(buf);
+}
+
+static void direct_io(unsigned int proc, unsigned int page)
+{
+	must(proc, direct_out, page, 0, "direct write");
+	if (read_direct() != world->model[proc][page])
+		cow_fail("a direct write of process %u wrote something else",
+			 proc);
+	cow_check_all("after a direct write");
+	must(proc, direct_in, page, 0, "direct read");
+	cow_check_all("after a direct read");
+}
+
+static const char *run_direct(enum cow_mode mode, const void *arg)
+{
+	const struct test_case *tc = arg;
+	unsigned int page;
+	const char *why;
+
+	direct_fd = open_loop();
+	if (direct_fd < 0)
+		return "no loop device";
+	why = cow_mem_start(mode, tc->mem);
+	if (!why) {
+		cow_fork(0, COW_FORK);
+		cow_fork(0, COW_FORK);
+		for (page = 0; page < 2; page++) {
+			direct_io(1, page);
+			direct_io(0, page);
+			direct_io(2, page);
+			direct_io(1, page);
+		}
+		cow_world_stop();
+	}
+	ioctl(direct_fd, LOOP_CLR_FD);
+	close(direct_fd);
+	return why;
+}
+
+FIXTURE(direct_io) {
+};
+
+FIXTURE_VARIANT(direct_io) {
+	struct test_case tc;
+};
+
+FIXTURE_SETUP(direct_io) {}
+FIXTURE_TEARDOWN(direct_io) {}
+
+FIXTURE_VARIANT_ADD(direct_io, anon) { TC(anon, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, memfd) { TC(memfd, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, zeropage) { TC(zeropage, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, swapped) { TC(swapped, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, thp_split) { TC(thp_split, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, mthp) { TC(mthp, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, ksm) { TC(ksm, 0, false) };
+
+TEST_F_TIMEOUT(direct_io, both_ways, 120)
+{
+	COW_REPORT(cow_run_once(run_direct, &variant->tc));
+}
+
+int main(int argc, char **argv)
+{
+	cow_main_start();
+	return test_harness_run(argc, argv);
+}

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Races: the threads of a process work on shared tables while it forks, again
+ * and again.  Every page carries a stamp with owner and version, so a child
+ * can tell a page that is older or younger than the fork, and everybody can
+ * tell a page of another process.
+ *
+ * COW_PTE_FORKS sets the number of forks, COW_PTE_SEED the random seed.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cow_pte_util.h"
+
+#define TABLES		2
+#define NR_PAGES	(TABLES * TABLE_PAGES)
+#define NR_THREADS	4
+#define MAX_ALIVE	3
+#define PARENT		1
+#define RW		(PROT_READ | PROT_WRITE)
+
+enum {
+	WRITE		= 0x01,
+	DONTNEED	= 0x02,
+	PROTECT		= 0x04,
+	REMAP		= 0x08,
+	MOVE		= 0x10,
+	POPULATE	= 0x20,
+	PAGEOUT		= 0x40,
+	NR_WORK		= 7,
+};
+
+struct params {
+	unsigned int work;
+	bool file;
+};
+
+/* What threads tell children, and failures tell the test */
+struct board {
+	__u32 intended[NR_PAGES];	/* set before a page is written */
+	__u32 published[NR_PAGES];	/* set afterwards */
+	__u32 upper[MAX_ALIVE][NR_PAGES];
+	bool ready[MAX_ALIVE];
+	char message[160];
+};
+
+/* Someone who works on some of the pages, which nobody else may change */
+struct worker {
+	unsigned int owner;
+	unsigned int first, step;	/* its pages */
+	unsigned int work;
+	__u64 seed;
+	__u64 *model;
+	bool publish;
+};
+
+static struct board *board;
+static __u64 model[NR_PAGES];
+static __u32 lower[NR_PAGES];
+static bool stop;
+
+static __u64 next_random(__u64 *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+static char *page_addr(unsigned int page)
+{
+	return arena + page * PAGE;
+}
+
+static __u64 make_stamp(unsigned int owner, unsigned int page, __u32 version)
+{
+	return (__u64)owner << 56 | (__u64)page << 40 |
+	       (__u64)version << 8;
+}
+
+static __u32 stamp_version(__u64 stamp)
+{
+	return stamp >> 8;
+}
+
+/* One word is one access: it is never seen half-written */
+static __u64 load(unsigned int page)
+{
+	return __atomic_load_n((__u64 *)page_addr(page), __ATOMIC_SEQ_CST);
+}
+
+static void __noreturn broken(const char *what, unsigned int who,
+			      unsigned int page, __u64 want, __u64 seen)
+{
+	snprintf(board->message, sizeof(board->message),
+		 "%s: process %u, page %u: expected %#llx, got %#llx", what,
+		 who, page, want,
+		 seen);
+	_exit(1);
+}
+
+static void failed(const char *what, unsigned int page)
+{
+	snprintf(board->message, sizeof(board->message), "%s of page %u: %s",
+		 what, page, strerror(errno));
+	_exit(1);
+}
+
+static void verify(const struct worker *w, unsigned int page, const char *what)
+{
+	__u64 seen = load(page);
+
+	if (seen != w->model[page])
+		broken(what, w->owner, page, w->model[page], seen);
+}
+
+/* A place of its own for each worker to move a page to */
+static char *parking(const struct worker *w)
+{
+	return arena + (TABLES + 1) * TABLE + w->first * 16 * PAGE;
+}
+
+static void work_once(struct worker *w, __u32 version)
+{
+	unsigned int nr = NR_PAGES / w->step;
+	unsigned int page = w->first + next_random(&w->seed) % nr * w->step;
+	char *addr = page_addr(page);
+	unsigned int kind;
+
+	do {
+		kind = 1 << next_random(&w->seed) % NR_WORK;
+	} while (!(kind & w->work));
+
+	switch (kind) {
+	case WRITE:
+		verify(w, page, "before a write");
+		w->model[page] = make_stamp(w->owner, page, version);
+		if (w->publish)
+			__atomic_store_n(&board->intended[page], version,
+					 __ATOMIC_SEQ_CST);
+		__atomic_store_n((__u64 *)addr, w->model[page],
+				 __ATOMIC_SEQ_CST);
+		if (w->publish)
+			__atomic_store_n(&board->published[page], version,
+					 __ATOMIC_SEQ_CST);
+		break;
+	case DONTNEED:
+		if (madvise(addr, PAGE, MADV_DONTNEED))
+			failed("MADV_DONTNEED", page);
+		w->model[page] = 0;
+		break;
+	case PROTECT:
+		if (mprotect(addr, PAGE, PROT_READ))
+			failed("mprotect", page);
+		verify(w, page, "read-only");
+		if (mprotect(addr, PAGE, RW))
+			failed("mprotect", page);
+		break;
+	case REMAP:
+		if (mmap(addr, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_FIXED, -1, 0) != addr)
+			failed("mmap", page);
+		madvise(addr, PAGE, MADV_NOHUGEPAGE);
+		w->model[page] = 0;
+		break;
+	case MOVE:
+		if (mremap(addr, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED |
+			   MREMAP_DONTUNMAP, parking(w)) != parking(w) ||
+		    mremap(parking(w), PAGE, PAGE,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, addr) != addr)
+			failed("mremap", page);
+		/* Nothing else may settle there */
+		mmap(parking(w), PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+		     MAP_FIXED, -1, 0);
+		break;
+	case POPULATE:
+		if (madvise(addr, PAGE, MADV_POPULATE_WRITE))
+			failed("MADV_POPULATE_WRITE", page);
+		break;
+	case PAGEOUT:
+		madvise(addr, PAGE, MADV_PAGEOUT);
+		break;
+	}
+	verify(w, page, "after work");
+}
+
+static void *thread_main(void *arg)
+{
+	struct worker *w = arg;
+	__u32 version = 1;
+
+	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST))
+		work_once(w, ++version);
+	return NULL;
+}
+
+/*
+ * The memory as it was when the process forked.  Of a page that somebody was
+ * just working on the child may see any state, but no stamp from before what
+ * was known to be there at fork, and none that was written afterwards.
+ */
+static void take_stock(unsigned int slot, __u64 *snap)
+{
+	unsigned int page;
+	__u64 seen;
+
+	while (!__atomic_load_n(&board->ready[slot], __ATOMIC_SEQ_CST))
+		usleep(100);
+	for (page = 0; page < NR_PAGES; page++) {
+		seen = load(page);
+		snap[page] = seen;
+		if (!seen)
+			continue;
+		if (seen != make_stamp(PARENT, page, stamp_version(seen)))
+			broken("foreign page after fork", PARENT + 1, page,
+			       make_stamp(PARENT, page, lower[page]), seen);
+		if (stamp_version(seen) < lower[page])
+			broken("older than the fork", PARENT + 1, page,
+			       make_stamp(PARENT, page, lower[page]), seen);
+		if (stamp_version(seen) > board->upper[slot][page])
+			broken("younger than the fork", PARENT + 1, page,
+			       make_stamp(PARENT, page,
+					  board->upper[slot][page]), seen);
+	}
+}
+
+/*
+ * Forked in the middle of a thread's work, the child has pages that are not
+ * writable or not there.  Its own work needs them to be.
+ */
+static void make_writable(void)
+{
+	unsigned int page;
+	char *addr;
+
+	for (page = 0; page < NR_PAGES; page++) {
+		addr = page_addr(page);
+		if (cow_peek(addr) == COW_SEGV &&
+		    mmap(addr, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_FIXED, -1, 0) != addr)
+			failed("mmap", page);
+	}
+	if (mprotect(arena, TABLES * TABLE, RW))
+		failed("mprotect", 0);
+}
+
+static void __noreturn child_main(unsigned int slot, unsigned int owner,
+				  unsigned int work, __u64 seed)
+{
+	struct worker w = {
+		.owner = owner, .first = 0, .step = 1, .work = work,
+		.seed = seed, .model = model,
+	};
+	unsigned int i, page;
+
+	make_writable();
+	take_stock(slot, model);
+	for (i = 0; i < 100; i++)
+		work_once(&w, i + 1);
+	for (page = 0; page < NR_PAGES; page++)
+		verify(&w, page, "at the end of a child");
+	_exit(0);
+}
+
+static pid_t start_child(unsigned int slot, unsigned int owner,
+			 unsigned int work, __u64 seed)
+{
+	unsigned int page;
+	pid_t pid;
+
+	board->ready[slot] = false;
+	for (page = 0; page < NR_PAGES; page++)
+		lower[page] = __atomic_load_n(&board->published[page],
+					      __ATOMIC_SEQ_CST);
+	pid = fork();
+	if (!pid)
+		child_main(slot, owner, work, seed);
+	for (page = 0; page < NR_PAGES; page++)
+		board->upper[slot][page] =
+			__atomic_load_n(&board->intended[page],
+					__ATOMIC_SEQ_CST);
+	__atomic_store_n(&board->ready[slot], true, __ATOMIC_SEQ_CST);
+	return pid;
+}
+
+static long reap_child(pid_t pid)
+{
+	int status;
+
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -1;
+	if (status && !board->message[0])
+		snprintf(board->message, sizeof(board->message),
+			 "a child ended with status %#x", status);
+	return status;
+}
+
+static void fill_memory(bool file)
+{
+	int fd = file ? cow_stamped_file(cow_tmpfile(), PAGE) : -1;
+	unsigned int page;
+
+	if (file && ftruncate(fd, TABLES * TABLE))
+		failed("ftruncate", 0);
+	if (mmap(arena, TABLES * TABLE, RW,
+		 MAP_PRIVATE | MAP_FIXED | (file ? 0 : MAP_ANONYMOUS), fd,
+		 0) != arena)
+		failed("mmap", 0);
+	madvise(arena, TABLES * TABLE, MADV_NOHUGEPAGE);
+	for (page = 0; page < NR_PAGES; page++) {
+		model[page] = 0;
+		board->published[page] = 0;
+		board->intended[page] = 1;
+		/* Some entries stay empty */
+		if (page % 8 == 7 && (!file || page))
+			continue;
+		model[page] = make_stamp(PARENT, page, 1);
+		board->published[page] = 1;
+		*(__u64 *)page_addr(page) = model[page];
+	}
+}
+
+static long call_race(const long *arg)
+{
+	const struct params *p = (void *)arg[0];
+	unsigned int forks = arg[1], i, slot;
+	__u64 seed = arg[2];
+	struct worker w[NR_THREADS];
+	pthread_t thread[NR_THREADS];
+	pid_t pid[MAX_ALIVE] = { };
+	long ret = 0;
+
+	fill_memory(p->file);
+	for (i = 0; i < NR_THREADS; i++) {
+		w[i] = (struct worker){
+			.owner = PARENT, .first = i, .step = NR_THREADS,
+			.work = p->work, .seed = seed + i, .model = model,
+			.publish = true,
+		};
+		if (pthread_create(&thread[i], NULL, thread_main, &w[i]))
+			return -1;
+	}
+	for (i = 0; i < forks && !ret; i++) {
+		slot = i % MAX_ALIVE;
+		if (pid[slot])
+			ret = reap_child(pid[slot]);
+		pid[slot] = start_child(slot, PARENT + 1 + i % 100, p->work,
+					next_random(&seed));
+	}
+	for (slot = 0; slot < MAX_ALIVE; slot++)
+		if (pid[slot] && reap_child(pid[slot]))
+			ret = -1;
+	__atomic_store_n(&stop, true, __ATOMIC_SEQ_CST);
+	for (i = 0; i < NR_THREADS; i++)
+		pthread_join(thread[i], NULL);
+	for (i = 0; i < NR_PAGES; i++)
+		verify(&w[0], i, "at the end of the parent");
+	return ret;
+}
+
+static const char *run_race(enum cow_mode mode, const void *arg)
+{
+	long forks = cow_env("COW_PTE_FORKS", 32);
+	long seed = cow_env("COW_PTE_SEED", 88172645463325252);
+	long shared = cow_vmstat("cow_pte_share");
+
+	if (!board)
+		board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (board == MAP_FAILED)
+		cow_fail("mmap: %s", strerror(errno));
+	memset(board, 0, sizeof(*board));
+	ksft_print_msg("seed %ld, %ld forks\n", seed, forks);
+
+	cow_world_start(mode);
+	/* The process of the world dies where it finds something wrong */
+	if (cow_try_call(0, call_race, (long)arg, forks, seed))
+		cow_fail("%s", board->message[0] ? board->message : "failed");
+	if (mode == COW_ON && cow_vmstat("cow_pte_share") <= shared)
+		cow_fail("nothing was shared");
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(race) {
+};
+
+FIXTURE_VARIANT(race) {
+	struct params params;
+};
+
+FIXTURE_SETUP(race) {}
+FIXTURE_TEARDOWN(race) {}
+
+FIXTURE_VARIANT_ADD(race, write) { .params.work = WRITE };
+FIXTURE_VARIANT_ADD(race, write_dontneed) { .params.work = WRITE | DONTNEED };
+FIXTURE_VARIANT_ADD(race, write_protect) { .params.work = WRITE | PROTECT };
+FIXTURE_VARIANT_ADD(race, write_remap) { .params.work = WRITE | REMAP };
+FIXTURE_VARIANT_ADD(race, write_move) { .params.work = WRITE | MOVE };
+
+FIXTURE_VARIANT_ADD(race, write_populate) {
+	.params.work = WRITE | POPULATE | DONTNEED
+};
+
+FIXTURE_VARIANT_ADD(race, write_pageout) { .params.work = WRITE | PAGEOUT };
+
+FIXTURE_VARIANT_ADD(race, mixed) {
+	.params.work = WRITE | DONTNEED | PROTECT | REMAP | MOVE |
+		       POPULATE | PAGEOUT,
+};
+
+FIXTURE_VARIANT_ADD(race, file_write) {
+	.params.work = WRITE, .params.file = true
+};
+
+FIXTURE_VARIANT_ADD(race, file_mixed) {
+	.params.work = WRITE | PROTECT | MOVE | POPULATE | PAGEOUT,
+	.params.file = true,
+};
+
+TEST_F_TIMEOUT(race, contents, 600)
+{
+	COW_REPORT(cow_run_once(run_race, &variant->params));
+}
+
+int main(int argc, char **argv)
+{
+	cow_main_start();
+	return test_harness_run(argc, argv);
+}
