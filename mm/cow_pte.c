@@ -1111,6 +1111,51 @@ void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
 			__cow_pte_add_mm_counter(mm, slot, ptep, i, rss[i]);
 }
 
+/* Families larger than this are not searched for the sake of statistics. */
+#define COW_PTE_SEARCH_MAX	64
+
+int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
+			      pte_t *ptep, int mapcount)
+{
+	struct cow_pte_family *family = mm->cow_pte.family;
+	struct ptdesc *own = virt_to_ptdesc(ptep), *ptdesc;
+	int hidden = __cow_pte_sharers(ptep) - 1;
+	unsigned long flags, parts = 0;
+	struct mm_struct *pos;
+	unsigned int sharers;
+	pmd_t *pmd, pmdval;
+	pte_t *pte;
+
+	/* No table but ours maps it? */
+	if (mapcount < 2 || refcount_read(&family->refs) > COW_PTE_SEARCH_MAX)
+		return hidden;
+
+	/*
+	 * The n sharers of another table count as one; each of them that we
+	 * meet adds its part of the n - 1 that are missing.
+	 */
+	spin_lock(&family->lock);
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
+		if (pos == mm)
+			continue;
+		/* See cow_pte_is_sharer(); the table is freed by RCU as well. */
+		local_irq_save(flags);
+		pmd = cow_pte_find_pmd(pos, addr);
+		pmdval = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
+		if (pmd_present(pmdval) && pmd_table_protected(pmdval)) {
+			ptdesc = pmd_pte_ptdesc(pmdval);
+			pte = (pte_t *)ptdesc_address(ptdesc) + pte_index(addr);
+			sharers = READ_ONCE(ptdesc->pt_cow_sharers);
+			if (ptdesc != own && sharers > 1 &&
+			    pte_pfn(ptep_get(pte)) == pte_pfn(ptep_get(ptep)))
+				parts += ((sharers - 1) << 16) / sharers;
+		}
+		local_irq_restore(flags);
+	}
+	spin_unlock(&family->lock);
+	return hidden + ((parts + (1 << 15)) >> 16);
+}
+
 int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags)
 {
 	if (flags & FOLL_WRITE)

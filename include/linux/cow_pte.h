@@ -83,6 +83,8 @@ bool __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
 			unsigned long addr);
 void __cow_pte_put(struct ptdesc *ptdesc);
 unsigned int __cow_pte_sharers(pte_t *ptep);
+int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
+			      pte_t *ptep, int mapcount);
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 			      pte_t *ptep, int member, long value);
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
@@ -361,6 +363,27 @@ static inline bool cow_pte_shared(pte_t *ptep)
 }
 
 /**
+ * cow_pte_hidden_mappings - mappings of a page that mapcounts do not show
+ * @mm: an mm that maps the page
+ * @addr: where it does
+ * @ptep: the entry, whose table's lock is held
+ * @mapcount: how often the page is mapped, or the swap entry is counted
+ *
+ * For statistics.  Exact for families of up to 64 processes; in larger ones,
+ * other tables than @ptep's count once however many processes share them.
+ *
+ * Return: what to add to @mapcount to get the number of processes.
+ */
+static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
+					  unsigned long addr, pte_t *ptep,
+					  int mapcount)
+{
+	if (!cow_pte_enabled() || !mm->cow_pte.family)
+		return 0;
+	return __cow_pte_hidden_mappings(mm, addr, ptep, mapcount);
+}
+
+/**
  * cow_pte_add_mm_counter - account a change that rmap made to an entry
  * @mm: the mm in which the rmap walk found the entry
  * @addr: address of the entry
@@ -547,6 +570,13 @@ static inline unsigned int cow_pte_sharers(pte_t *ptep)
 static inline bool cow_pte_shared(pte_t *ptep)
 {
 	return false;
+}
+
+static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
+					  unsigned long addr, pte_t *ptep,
+					  int mapcount)
+{
+	return 0;
 }
 
 static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
