@@ -477,6 +477,7 @@ TEST_F_TIMEOUT(report, same, 120)
 #define BIG_TABLES	128		/* 256 MiB */
 #define ON_LIMIT_KB	24
 #define OFF_LIMIT_KB	400
+#define TABLES_TRIES	4
 
 static long call_map_big(const long *arg)
 {
@@ -511,7 +512,7 @@ static long child_page_tables_kb(enum cow_mode mode)
 	unsigned int child;
 	int i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < TABLES_TRIES; i++) {
 		before = page_tables_kb();
 		child = cow_fork(0, COW_FORK);
 		now = page_tables_kb() - before;
@@ -527,7 +528,7 @@ static const char *run_page_tables(enum cow_mode mode, const void *arg)
 {
 	long small, kb;
 
-	cow_world_start(mode);
+	cow_world_start_big(mode, 1 + 2 * TABLES_TRIES);
 	/* A child has its upper levels, its stack and its data of its own. */
 	small = child_page_tables_kb(mode);
 	if (cow_call(0, call_map_big, 0))
