@@ -78,7 +78,7 @@ tree_export()
 
 	# One patch for each changed file. The hashes of the "index" lines change
 	# with every base and say nothing to patch(1).
-	tgit diff --no-color --no-ext-diff --no-textconv --no-renames --diff-filter=MT -U3 \
+	tgit diff --no-color --no-ext-diff --no-textconv --no-renames --diff-filter=MT -U2 \
 		--diff-algorithm=myers --indent-heuristic --src-prefix=a/ --dst-prefix=b/ base -- |
 		awk -v dir="$dir" '
 		/^diff --git / {

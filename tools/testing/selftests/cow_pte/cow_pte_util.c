@@ -362,6 +362,47 @@ static const char *reason_missing(int err)
 	return reason;
 }
 
+static const char *run_scenario(cow_scenario_fn scenario, enum cow_mode mode,
+				const void *arg)
+{
+	bool on = mode == COW_ON && !cow_available();
+	const char *why;
+
+	cow_set_system_mode(mode);
+	why = scenario(on ? COW_ON : COW_OFF, arg);
+	cow_set_system_mode(COW_ON);
+	check_taint();
+	return why;
+}
+
+enum pass { PASS_WARM_UP, PASS_REFERENCE, PASS_ON };
+
+/*
+ * The processes of the world fork below here, and what the stack of this one
+ * looks like shows in their counters: there is but one way down for all passes.
+ */
+static const char *run_passes(cow_scenario_fn scenario, const void *arg,
+			      enum pass first)
+{
+	const char *why = NULL;
+	unsigned int nr = 0;
+	enum pass pass;
+
+	for (pass = first; pass <= PASS_ON && !why; pass++) {
+		why = run_scenario(scenario,
+				   pass == PASS_ON ? COW_ON : COW_OFF, arg);
+		if (!why && pass == PASS_REFERENCE) {
+			nr = world->nr_log;
+			memcpy(ref_log, world->log, nr * sizeof(*ref_log));
+		}
+	}
+	if (!why && first <= PASS_REFERENCE)
+		compare_logs(ref_log, nr);
+	if (!why && cow_available())
+		why = reason_missing(cow_available());
+	return why;
+}
+
 /**
  * cow_run_once() - run a scenario with the feature on
  *
@@ -369,47 +410,22 @@ static const char *reason_missing(int err)
  * scenario is sound.  Returns NULL or the reason why it was skipped or could
  * not run with the feature on.
  */
-const char *cow_run_once(const char *(*scenario)(enum cow_mode mode, const void *arg),
-			 const void *arg)
+const char *cow_run_once(cow_scenario_fn scenario, const void *arg)
 {
-	int missing = cow_available();
-	const char *why;
-
-	cow_set_system_mode(COW_ON);
-	why = scenario(missing ? COW_OFF : COW_ON, arg);
-	check_taint();
-	if (why || !missing)
-		return why;
-	return reason_missing(missing);
+	return run_passes(scenario, arg, PASS_ON);
 }
 
 /**
  * cow_run() - run a scenario with the feature off, then on, and compare
  *
- * Fails the test if the two runs logged different things.  Returns NULL or
- * the reason why the scenario was skipped or could not run with the feature
- * on.
+ * Fails the test if the two runs logged different things.  On a kernel without
+ * the feature both run without, which shows that the results can be repeated.
+ * Returns NULL or the reason why the scenario was skipped or could not run with
+ * the feature on.
  */
-const char *cow_run(const char *(*scenario)(enum cow_mode mode, const void *arg),
-		    const void *arg)
+const char *cow_run(cow_scenario_fn scenario, const void *arg)
 {
-	unsigned int nr;
-	const char *why;
-
-	cow_set_system_mode(COW_OFF);
-	why = scenario(COW_OFF, arg);
-	check_taint();
-	if (why) {
-		cow_set_system_mode(COW_ON);
-		return why;
-	}
-	nr = world->nr_log;
-	memcpy(ref_log, world->log, nr * sizeof(*ref_log));
-
-	why = cow_run_once(scenario, arg);
-	if (!world->skip[0])
-		compare_logs(ref_log, nr);
-	return why;
+	return run_passes(scenario, arg, PASS_REFERENCE);
 }
 
 /**
@@ -418,14 +434,9 @@ const char *cow_run(const char *(*scenario)(enum cow_mode mode, const void *arg)
  * The first run maps files, touches stack and data for the first time, and so
  * on, which shows in the counters of the processes that fork from this one.
  */
-const char *cow_run_warm(const char *(*scenario)(enum cow_mode mode, const void *arg),
-			 const void *arg)
+const char *cow_run_warm(cow_scenario_fn scenario, const void *arg)
 {
-	const char *why;
-
-	cow_set_system_mode(COW_OFF);
-	why = scenario(COW_OFF, arg);
-	return why ?: cow_run(scenario, arg);
+	return run_passes(scenario, arg, PASS_WARM_UP);
 }
 
 /* The handler runs in the same thread: keep the compiler from moving it */

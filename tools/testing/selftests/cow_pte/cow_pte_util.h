@@ -55,6 +55,9 @@ enum cow_how { COW_FORK, COW_CLONE, COW_CLONE3, COW_THREADED };
 
 typedef long (*cow_fn)(const long *arg);
 
+/* Returns NULL, or why it cannot run here */
+typedef const char *(*cow_scenario_fn)(enum cow_mode mode, const void *arg);
+
 struct cow_log {
 	const char *label;
 	long key;
@@ -134,12 +137,9 @@ enum cow_mem_kind {
 void cow_main_start(void);
 int cow_available(void);
 void cow_set_system_mode(enum cow_mode mode);
-const char *cow_run(const char *(*scenario)(enum cow_mode mode, const void *arg),
-		    const void *arg);
-const char *cow_run_once(const char *(*scenario)(enum cow_mode mode, const void *arg),
-			 const void *arg);
-const char *cow_run_warm(const char *(*scenario)(enum cow_mode mode, const void *arg),
-			 const void *arg);
+const char *cow_run(cow_scenario_fn scenario, const void *arg);
+const char *cow_run_once(cow_scenario_fn scenario, const void *arg);
+const char *cow_run_warm(cow_scenario_fn scenario, const void *arg);
 
 /* The world and its processes; for the test process */
 void cow_world_start(enum cow_mode mode);
