@@ -28,6 +28,19 @@ bench()
 	fi
 }
 
+# Do the snapshots hold the same data? (none was taken with the feature on if
+# the kernel does not have it)
+digest()
+{
+	[ -e "$OUT/on.rdb" ] || return 0
+	if ! "$TOP/tools/cowpte-bench/workloads/redis-snapshot.sh" --digest \
+		--json "$OUT/redis-digest.json" "$OUT/off.rdb" "$OUT/on.rdb" |
+		tee "$OUT/redis-digest.txt"; then
+		failed+=("redis-digest")
+	fi
+	rm -f "$OUT/off.rdb" "$OUT/on.rdb"
+}
+
 [ $# -gt 0 ] || set -- fork fault memory redis
 for name; do
 	case $name in
@@ -42,8 +55,11 @@ mkdir -p "$OUT"
 for name; do
 	case $name in
 	fork) bench fork 12G 3600 ;;
-	redis) bench redis 6G 3600 ;;
-	*) bench "$name" 4G 3600 ;;
+	redis)
+		bench redis 6G 3600
+		digest
+		;;
+	*) bench "$name" 8G 3600 ;;
 	esac
 done
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
