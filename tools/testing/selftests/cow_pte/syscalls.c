@@ -1508,25 +1508,21 @@ FIXTURE_VARIANT_ADD(op, file_write) {
 FIXTURE_VARIANT_ADD(op, reclaim) {
 	RUN(reclaim),
 	.op.prepare = enter_cgroup,
-	.op.flags = NOT_SHARED,
 };
 
 FIXTURE_VARIANT_ADD(op, reclaim_then_dontneed) {
 	RUN(reclaim_then_dontneed),
 	.op.prepare = enter_cgroup,
-	.op.flags = NOT_SHARED,
 };
 
 FIXTURE_VARIANT_ADD(op, reclaim_then_unmap) {
 	RUN(reclaim_then_unmap),
 	.op.prepare = enter_cgroup,
-	.op.flags = NOT_SHARED,
 };
 
 FIXTURE_VARIANT_ADD(op, reclaim_then_swapoff) {
 	RUN(reclaim_then_swapoff),
 	.op.prepare = enter_cgroup,
-	.op.flags = NOT_SHARED,
 };
 
 static void run_actor(struct __test_metadata *_metadata, const struct op *op,
