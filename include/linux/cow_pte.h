@@ -463,157 +463,149 @@ static inline void cow_pte_exec(struct mm_struct *mm)
 
 #else /* !CONFIG_COW_PTE */
 
-static inline bool cow_pte_enabled(void)
+/* Folded early, so that the compiler makes of the callers what it always did. */
+
+static __always_inline bool cow_pte_enabled(void)
 {
 	return false;
 }
 
-static inline bool pmd_cow_pte(pmd_t pmd)
+static __always_inline bool pmd_cow_pte(pmd_t pmd)
 {
 	return false;
 }
 
-static inline void cow_pte_mm_init(struct mm_struct *mm)
+static __always_inline void cow_pte_mm_init(struct mm_struct *mm)
 {
 }
 
-static inline void cow_pte_mm_exit(struct mm_struct *mm)
+static __always_inline void cow_pte_mm_exit(struct mm_struct *mm)
 {
 }
 
-static inline bool cow_pte_rss_stale(struct mm_struct *mm)
+static __always_inline bool cow_pte_rss_stale(struct mm_struct *mm)
 {
 	return false;
 }
 
-static inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
-				      struct mm_struct *mm,
+static __always_inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
+					       struct mm_struct *mm,
 				      struct mm_struct *oldmm)
 {
 }
 
-static inline void cow_pte_fork_skip(struct mm_struct *oldmm,
-				     struct vm_area_struct *vma)
+static __always_inline void cow_pte_fork_skip(struct mm_struct *oldmm,
+					      struct vm_area_struct *vma)
 {
 }
 
-static inline void cow_pte_fork_end(struct cow_pte_fork *fork, int error)
+static __always_inline void cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 {
 }
 
-static inline int cow_pte_copy(struct vm_area_struct *dst_vma,
-			       struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+static __always_inline int cow_pte_copy(struct vm_area_struct *dst_vma,
+					struct vm_area_struct *src_vma, pmd_t *dst_pmd,
 			       pmd_t *src_pmd, unsigned long addr)
 {
 	return 0;
 }
 
-static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
+static __always_inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
 {
 	return VM_FAULT_FALLBACK;
 }
 
-static inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
-				unsigned long addr)
+static __always_inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
+					 unsigned long addr)
 {
 	return 0;
 }
 
-static inline int cow_pte_break_range(struct mm_struct *mm,
-				      unsigned long start, unsigned long end)
+static __always_inline int cow_pte_break_range(struct mm_struct *mm,
+					       unsigned long start, unsigned long end)
 {
 	return 0;
 }
 
-static inline int cow_pte_break_edges(struct mm_struct *mm,
-				      unsigned long start, unsigned long end)
+static __always_inline int cow_pte_break_edges(struct mm_struct *mm,
+					       unsigned long start, unsigned long end)
 {
 	return 0;
 }
 
-static inline bool cow_pte_zap(struct mmu_gather *tlb,
-			       struct vm_area_struct *vma, pmd_t *pmd,
+static __always_inline bool cow_pte_zap(struct mmu_gather *tlb,
+					struct vm_area_struct *vma, pmd_t *pmd,
 			       unsigned long addr, unsigned long end,
 			       struct zap_details *details)
 {
 	return false;
 }
 
-static inline bool cow_pte_zap_by_offset(struct zap_details *details)
+static __always_inline bool cow_pte_zap_by_offset(struct zap_details *details)
 {
 	return false;
 }
 
-static inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
-				       unsigned long addr, pte_t *ptep,
+static __always_inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
+						unsigned long addr, pte_t *ptep,
 				       struct zap_details *details, int *rss)
 {
 	return false;
 }
 
-static inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
-				    unsigned long addr)
+static __always_inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
+					     unsigned long addr)
 {
 	return false;
 }
 
-static inline bool cow_pte_put(struct ptdesc *ptdesc)
+static __always_inline bool cow_pte_put(struct ptdesc *ptdesc)
 {
 	return false;
 }
 
-static inline unsigned int cow_pte_sharers(pte_t *ptep)
+static __always_inline unsigned int cow_pte_sharers(pte_t *ptep)
 {
 	return 1;
 }
 
-static inline bool cow_pte_shared(pte_t *ptep)
+static __always_inline bool cow_pte_shared(pte_t *ptep)
 {
 	return false;
 }
 
-static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
-					  unsigned long addr, pte_t *ptep,
+static __always_inline int cow_pte_hidden_mappings(struct mm_struct *mm,
+						   unsigned long addr, pte_t *ptep,
 					  int mapcount)
 {
 	return 0;
 }
 
-static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
-					  unsigned long addr, pte_t *ptep,
+static __always_inline void cow_pte_add_mm_counter(struct mm_struct *mm,
+						   unsigned long addr, pte_t *ptep,
 					  int member, long value)
 {
 	add_mm_counter(mm, member, value);
 }
 
-static inline void cow_pte_flush_sharers(struct mm_struct *mm,
-					 unsigned long addr, pte_t *ptep)
+static __always_inline void cow_pte_flush_sharers(struct mm_struct *mm,
+						  unsigned long addr, pte_t *ptep)
 {
 }
 
-static inline void cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
-				      pte_t *ptep)
+static __always_inline void cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
+					       pte_t *ptep)
 {
 }
 
-static inline int cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
-			      unsigned int flags)
+static __always_inline int cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
+				       unsigned int flags)
 {
 	return 0;
 }
 
-static inline void cow_pte_exec(struct mm_struct *mm)
+static __always_inline void cow_pte_exec(struct mm_struct *mm)
 {
-}
-
-static inline bool cow_pte_get(struct mm_struct *mm)
-{
-	return false;
-}
-
-static inline int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
-{
-	return -EINVAL;
 }
 
 #endif /* CONFIG_COW_PTE */
@@ -623,21 +615,21 @@ static inline int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
  * Changes to a shared table that are made for all of its sharers happen
  * between these two; anything else trips the guard, see __cow_pte_guard().
  */
-static inline void cow_pte_inplace_begin(void)
+static __always_inline void cow_pte_inplace_begin(void)
 {
 	current->cow_pte_inplace++;
 }
 
-static inline void cow_pte_inplace_end(void)
+static __always_inline void cow_pte_inplace_end(void)
 {
 	current->cow_pte_inplace--;
 }
 #else
-static inline void cow_pte_inplace_begin(void)
+static __always_inline void cow_pte_inplace_begin(void)
 {
 }
 
-static inline void cow_pte_inplace_end(void)
+static __always_inline void cow_pte_inplace_end(void)
 {
 }
 #endif
