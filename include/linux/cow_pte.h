@@ -490,7 +490,7 @@ static __always_inline bool cow_pte_rss_stale(struct mm_struct *mm)
 
 static __always_inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
 					       struct mm_struct *mm,
-				      struct mm_struct *oldmm)
+					       struct mm_struct *oldmm)
 {
 }
 
@@ -505,7 +505,7 @@ static __always_inline void cow_pte_fork_end(struct cow_pte_fork *fork, int erro
 
 static __always_inline int cow_pte_copy(struct vm_area_struct *dst_vma,
 					struct vm_area_struct *src_vma, pmd_t *dst_pmd,
-			       pmd_t *src_pmd, unsigned long addr)
+					pmd_t *src_pmd, unsigned long addr)
 {
 	return 0;
 }
@@ -535,8 +535,8 @@ static __always_inline int cow_pte_break_edges(struct mm_struct *mm,
 
 static __always_inline bool cow_pte_zap(struct mmu_gather *tlb,
 					struct vm_area_struct *vma, pmd_t *pmd,
-			       unsigned long addr, unsigned long end,
-			       struct zap_details *details)
+					unsigned long addr, unsigned long end,
+					struct zap_details *details)
 {
 	return false;
 }
@@ -548,7 +548,7 @@ static __always_inline bool cow_pte_zap_by_offset(struct zap_details *details)
 
 static __always_inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
 						unsigned long addr, pte_t *ptep,
-				       struct zap_details *details, int *rss)
+						struct zap_details *details, int *rss)
 {
 	return false;
 }
@@ -576,14 +576,14 @@ static __always_inline bool cow_pte_shared(pte_t *ptep)
 
 static __always_inline int cow_pte_hidden_mappings(struct mm_struct *mm,
 						   unsigned long addr, pte_t *ptep,
-					  int mapcount)
+						   int mapcount)
 {
 	return 0;
 }
 
 static __always_inline void cow_pte_add_mm_counter(struct mm_struct *mm,
 						   unsigned long addr, pte_t *ptep,
-					  int member, long value)
+						   int member, long value)
 {
 	add_mm_counter(mm, member, value);
 }
