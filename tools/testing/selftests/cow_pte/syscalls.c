@@ -75,6 +75,7 @@ struct scan_region {
 #define SCAN_WP_MATCHING	0x1
 #define SCAN_IS_WRITTEN		0x2
 
+#define MPOL_DEFAULT		0
 #define MPOL_BIND		2
 #define MPOL_MF_STRICT		0x1
 #define MPOL_MF_MOVE		0x2
@@ -132,11 +133,24 @@ static void log_pages(const char *label, char *addr, size_t len,
 		cow_log(label, off / PAGE, cow_peek(addr + off));
 }
 
+/* Which node memory comes from must not depend on the CPU it is needed on */
+static int allocate_on_first_node(bool on)
+{
+	unsigned long mask = 1;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		return 0;
+	return on ? syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 64) :
+		    syscall(SYS_set_mempolicy, MPOL_DEFAULT, NULL, 0);
+}
+
 static int prepare_field(void)
 {
 	unsigned int first;
 	char *file = Q(2);
 
+	if (allocate_on_first_node(true))
+		return -1;
 	if (mmap(T(0), 2 * TABLE + 2 * QUARTER, RW, ANON | MAP_FIXED, -1,
 		 0) != T(0))
 		return -1;
@@ -159,7 +173,8 @@ static int prepare_field(void)
 	cow_track_range(file, QUARTER, 16);
 	for (; file < Q(3); file += 16 * PAGE)
 		cow_track(file + PAGE);
-	return 0;
+	cow_adopt();
+	return allocate_on_first_node(false);
 }
 
 static long call_prepare(const long *arg)
