@@ -805,6 +805,23 @@ int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 	return ret;
 }
 
+/*
+ * Memory that was swapped out from under many sharers comes back for all of
+ * them, as otherwise each would need a table of its own just to read.  Any of
+ * them may do it: who has the entry in a shared table has the same VMA for it
+ * as the others, or would have broken the table to change that.
+ */
+static vm_fault_t cow_pte_swapin(struct vm_fault *vmf, pte_t pte)
+{
+	vmf->pte = pte_offset_map_nolock(vmf->vma->vm_mm, vmf->pmd,
+					 vmf->address, &vmf->ptl);
+	if (!vmf->pte)
+		return 0;
+	vmf->orig_pte = pte;
+	vmf->flags |= FAULT_FLAG_ORIG_PTE_VALID;
+	return do_swap_page(vmf);
+}
+
 vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 {
 	struct mm_struct *mm = vmf->vma->vm_mm;
@@ -825,10 +842,16 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 		if (pte_present(ptent) && !(pte_protnone(ptent) &&
 					    vma_is_accessible(vmf->vma)))
 			return 0;
-		if (is_swap_pte(ptent) &&
-		    is_migration_entry(pte_to_swp_entry(ptent))) {
-			migration_entry_wait(mm, vmf->pmd, vmf->address);
-			return 0;
+		if (is_swap_pte(ptent)) {
+			swp_entry_t entry = pte_to_swp_entry(ptent);
+
+			if (is_migration_entry(entry)) {
+				migration_entry_wait(mm, vmf->pmd,
+						     vmf->address);
+				return 0;
+			}
+			if (!non_swap_entry(entry))
+				return cow_pte_swapin(vmf, ptent);
 		}
 	}
 	if (__cow_pte_break(mm, vmf->pmd, vmf->address))
@@ -1055,23 +1078,18 @@ void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 	spin_unlock(&family->lock);
 }
 
-static void cow_pte_flush_others(struct mm_struct *mm, unsigned long start,
-				 unsigned long end, struct ptdesc *ptdesc)
+void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
+			     pte_t *ptep, pte_t pteval, enum ttu_flags flags)
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
+	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	struct mm_struct *pos;
 
 	spin_lock(&family->lock);
 	list_for_each_entry(pos, &family->mms, cow_pte.siblings)
-		if (pos != mm && cow_pte_is_sharer(pos, ptdesc, start))
-			cow_pte_flush(pos, start, end);
+		if (pos != mm && cow_pte_is_sharer(pos, ptdesc, addr))
+			try_to_unmap_flush_mm(pos, pteval, addr, flags);
 	spin_unlock(&family->lock);
-}
-
-void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
-			     pte_t *ptep)
-{
-	cow_pte_flush_others(mm, addr, addr + PAGE_SIZE, virt_to_ptdesc(ptep));
 }
 
 void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr, pte_t *ptep)
@@ -1100,12 +1118,19 @@ void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr, pte_t *ptep)
 void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
 			   pte_t *ptep, int *rss)
 {
+	struct cow_pte_family *family = mm->cow_pte.family;
+	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	unsigned long slot = cow_pte_slot(addr);
+	struct mm_struct *pos;
 	int i;
 
-	if (cow_pte_shared(ptep))
-		cow_pte_flush_others(mm, slot, slot + PMD_SIZE,
-				     virt_to_ptdesc(ptep));
+	if (cow_pte_shared(ptep)) {
+		spin_lock(&family->lock);
+		list_for_each_entry(pos, &family->mms, cow_pte.siblings)
+			if (pos != mm && cow_pte_is_sharer(pos, ptdesc, slot))
+				cow_pte_flush(pos, slot, slot + PMD_SIZE);
+		spin_unlock(&family->lock);
+	}
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		if (rss[i])
 			__cow_pte_add_mm_counter(mm, slot, ptep, i, rss[i]);

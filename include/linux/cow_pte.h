@@ -11,6 +11,7 @@
 #define _LINUX_COW_PTE_H
 
 #include <linux/mm.h>
+#include <linux/rmap.h>
 
 struct mmu_gather;
 struct mmu_notifier_range;
@@ -88,7 +89,7 @@ int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 			      pte_t *ptep, int member, long value);
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
-			     pte_t *ptep);
+			     pte_t *ptep, pte_t pteval, enum ttu_flags flags);
 void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
 			  pte_t *ptep);
 int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags);
@@ -409,12 +410,15 @@ static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
  * @mm: the mm in which the rmap walk found the entry, flushed by the caller
  * @addr: address of the entry
  * @ptep: the entry, whose table's lock is held
+ * @pteval: what it was
+ * @flags: as for try_to_unmap(); the flush is deferred if TTU_BATCH_FLUSH is set
  */
 static inline void cow_pte_flush_sharers(struct mm_struct *mm,
-					 unsigned long addr, pte_t *ptep)
+					 unsigned long addr, pte_t *ptep,
+					 pte_t pteval, enum ttu_flags flags)
 {
 	if (cow_pte_shared(ptep))
-		__cow_pte_flush_sharers(mm, addr, ptep);
+		__cow_pte_flush_sharers(mm, addr, ptep, pteval, flags);
 }
 
 /**
@@ -589,7 +593,8 @@ static __always_inline void cow_pte_add_mm_counter(struct mm_struct *mm,
 }
 
 static __always_inline void cow_pte_flush_sharers(struct mm_struct *mm,
-						  unsigned long addr, pte_t *ptep)
+						  unsigned long addr, pte_t *ptep,
+						  pte_t pteval, enum ttu_flags flags)
 {
 }
 
