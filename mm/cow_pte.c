@@ -196,7 +196,7 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	spin_lock_init(&mm->cow_pte.lock);
 	mm->cow_pte.family = NULL;
 	mm->cow_pte.fork = NULL;
-	mm->cow_pte.rss_stale = false;
+	mm->cow_pte.nr_dropped = 0;
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
 }
 
@@ -208,6 +208,9 @@ void __cow_pte_mm_exit(struct mm_struct *mm)
 	list_del(&mm->cow_pte.siblings);
 	spin_unlock(&family->lock);
 	mm->cow_pte.family = NULL;
+	atomic_long_sub(mm->cow_pte.nr_dropped * PTRS_PER_PTE * sizeof(pte_t),
+			&mm->pgtables_bytes);
+	count_vm_events(COW_PTE_DROP, mm->cow_pte.nr_dropped);
 	if (refcount_dec_and_test(&family->refs))
 		kfree(family);
 }
@@ -386,55 +389,94 @@ static bool cow_pte_maybe_pinned(struct mm_struct *mm, pte_t *pte)
 	return false;
 }
 
-/*
- * The PTE lock alone will do: all others who change a PMD entry that points
- * to a PTE table hold it too, or the mmap_lock, which the caller has for
- * writing.  The child's entry nobody else knows.
- */
-static bool cow_pte_attach(struct cow_pte_fork *fork, pmd_t *dst_pmd,
-			   pmd_t *src_pmd, unsigned long slot, bool file)
+/* From here on nobody writes through this entry, nor pins a page behind it. */
+static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
+			    struct ptdesc *ptdesc)
 {
-	struct mm_struct *oldmm = fork->oldmm;
-	struct ptdesc *ptdesc = pmd_pte_ptdesc(*src_pmd);
+	pmdp_table_set_wrprotect(src_pmd);
+	if (unlikely(cow_pte_maybe_pinned(fork->oldmm,
+					  ptdesc_address(ptdesc)))) {
+		pmdp_table_mkwrite(src_pmd);
+		return false;
+	}
+	if (!ptdesc_cow_pte(ptdesc)) {
+		atomic_set(&ptdesc->pt_cow_refs, 1);
+		set_bit(PT_cow, &ptdesc->__page_flags);
+	}
+	ptdesc->pt_cow_sharers = 1;
+	ptdesc->pt_cow_owner = fork->oldmm;
+	fork->nr_protected++;
+	return true;
+}
+
+static void cow_pte_inherit_file(struct cow_pte_fork *fork,
+				 struct ptdesc *ptdesc)
+{
 	long rss[NR_MM_COUNTERS] = {};
+
+	cow_pte_census(ptdesc_address(ptdesc), rss);
+	atomic_long_add(rss[MM_FILEPAGES], &fork->inherit[MM_FILEPAGES]);
+	atomic_long_add(rss[MM_SHMEMPAGES], &fork->inherit[MM_SHMEMPAGES]);
+}
+
+/*
+ * The PTE lock alone will do, and no second look at the entry: all others who
+ * change a PMD entry that points to a PTE table hold the mmap_lock or a VMA's,
+ * of which the caller has all for writing.  The child's entry nobody knows.
+ */
+static __always_inline bool cow_pte_attach(struct cow_pte_fork *fork,
+					   pmd_t *dst_pmd, pmd_t *src_pmd,
+					   unsigned long slot, bool file)
+{
+	bool protected = pmd_table_protected(*src_pmd);
+	struct ptdesc *ptdesc = pmd_pte_ptdesc(*src_pmd);
 	spinlock_t *ptl = ptlock_ptr(ptdesc);
-	pte_t *pte = ptdesc_address(ptdesc);
 
 	spin_lock(ptl);
-	if (!pmd_table_protected(*src_pmd)) {
-		pmdp_table_set_wrprotect(src_pmd);
-		if (unlikely(cow_pte_maybe_pinned(oldmm, pte))) {
-			pmdp_table_mkwrite(src_pmd);
-			spin_unlock(ptl);
-			return false;
-		}
-		if (!ptdesc_cow_pte(ptdesc)) {
-			atomic_set(&ptdesc->pt_cow_refs, 1);
-			set_bit(PT_cow, &ptdesc->__page_flags);
-		}
-		ptdesc->pt_cow_sharers = 1;
-		ptdesc->pt_cow_owner = oldmm;
-		fork->nr_protected++;
+	if (unlikely(!protected) && !cow_pte_protect(fork, src_pmd, ptdesc)) {
+		spin_unlock(ptl);
+		return false;
 	}
 	ptdesc->pt_cow_sharers++;
-	atomic_inc(&ptdesc->pt_cow_refs);
 	set_pmd(dst_pmd, *src_pmd);
-	if (file) {
-		cow_pte_census(pte, rss);
-		atomic_long_add(rss[MM_FILEPAGES],
-				&fork->inherit[MM_FILEPAGES]);
-		atomic_long_add(rss[MM_SHMEMPAGES],
-				&fork->inherit[MM_SHMEMPAGES]);
-	}
+	if (file)
+		cow_pte_inherit_file(fork, ptdesc);
 	WRITE_ONCE(fork->pos, slot + PMD_SIZE);
 	spin_unlock(ptl);
 	fork->nr_shared++;
 	return true;
 }
 
-int __cow_pte_copy(struct vm_area_struct *dst_vma,
-		   struct vm_area_struct *src_vma, pmd_t *dst_pmd,
-		   pmd_t *src_pmd, unsigned long addr)
+/*
+ * The tables that lie as a whole inside one VMA, which is most of them in a
+ * large process: one decision for all.
+ * Return: number of entries that are dealt with.
+ */
+static long cow_pte_attach_run(struct cow_pte_fork *fork, pmd_t *dst_pmd,
+			       pmd_t *src_pmd, unsigned long slot,
+			       unsigned long end)
+{
+	long nr;
+	pmd_t pmd;
+
+	for (nr = 0; slot + PMD_SIZE <= end; nr++, slot += PMD_SIZE) {
+		pmd = src_pmd[nr];
+		if (unlikely(!pmd_table_protected(pmd))) {
+			if (pmd_none(pmd))
+				continue;
+			if (!pmd_present(pmd) || pmd_leaf(pmd))
+				break;
+		}
+		if (!cow_pte_attach(fork, dst_pmd + nr, src_pmd + nr, slot,
+				    false))
+			break;
+	}
+	return nr;
+}
+
+long __cow_pte_copy(struct vm_area_struct *dst_vma,
+		    struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+		    pmd_t *src_pmd, unsigned long addr, unsigned long end)
 {
 	struct mm_struct *oldmm = src_vma->vm_mm;
 	struct cow_pte_fork *fork = oldmm->cow_pte.fork;
@@ -442,6 +484,7 @@ int __cow_pte_copy(struct vm_area_struct *dst_vma,
 	pmd_t pmd = *src_pmd;
 	const char *reason;
 	bool file;
+	long nr;
 
 	if (!fork)
 		return cow_pte_break(oldmm, src_pmd, addr);
@@ -456,6 +499,14 @@ int __cow_pte_copy(struct vm_area_struct *dst_vma,
 	if (pmd_none(pmd))
 		return 0;
 	if (pmd_present(pmd) && !pmd_leaf(pmd)) {
+		if (src_vma->vm_start <= slot && vma_is_anonymous(src_vma) &&
+		    cow_pte_vma_shareable(src_vma)) {
+			nr = cow_pte_attach_run(fork, dst_pmd, src_pmd, slot,
+						end);
+			cond_resched();
+			if (nr)
+				return nr;
+		}
 		reason = "vma";
 		if (cow_pte_slot_shareable(src_vma, slot, &file)) {
 			reason = "pinned";
@@ -494,7 +545,6 @@ static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 			/* The parent keeps its share: it is still locked. */
 			ptdesc->pt_cow_sharers--;
 			spin_unlock(ptl);
-			__cow_pte_put(ptdesc);
 			fork->nr_shared--;
 		}
 		addr += PMD_SIZE;
@@ -619,7 +669,10 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 }
 
-/* One sharer less; it has been flushed (I4), or will never run again. */
+/*
+ * One sharer less of at least two; it has been flushed (I4), or will never run
+ * again.  The reference is that of all sharers together, it stays.
+ */
 static void cow_pte_leave(struct mm_struct *mm, struct ptdesc *ptdesc)
 {
 	ptdesc->pt_cow_sharers--;
@@ -702,8 +755,6 @@ int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 	swp_entry_t entry;
 	spinlock_t *pml, *ptl;
 	pgtable_t new = NULL;
-	bool shared = false;
-	int ret = 0;
 
 again:
 	pml = pmd_lock(mm, pmd);
@@ -753,7 +804,6 @@ again:
 	 */
 	cow_pte_flush(mm, slot, slot + PMD_SIZE);
 	cow_pte_leave(mm, ptdesc);
-	shared = true;
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 	count_vm_event(COW_PTE_BREAK);
 	trace_cow_pte_break(mm, slot, _RET_IP_);
@@ -763,9 +813,7 @@ unlock_pmd:
 	spin_unlock(pml);
 	if (new)
 		pte_free(mm, new);
-	if (shared)
-		__cow_pte_put(ptdesc);
-	return ret;
+	return 0;
 }
 
 int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
@@ -888,16 +936,26 @@ static void cow_pte_check_empty(struct mm_struct *mm, pmd_t *pmd,
 	pte_unmap_unlock(start, ptl);
 }
 
+static noinline void cow_pte_drop_rss(struct mm_struct *mm,
+				      struct ptdesc *ptdesc)
+{
+	long rss[NR_MM_COUNTERS] = {};
+	int i;
+
+	cow_pte_census(ptdesc_address(ptdesc), rss);
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		if (rss[i])
+			add_mm_counter(mm, i, -rss[i]);
+}
+
 bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   pmd_t *pmd, unsigned long addr, unsigned long end,
 		   struct zap_details *details)
 {
 	unsigned long slot = cow_pte_slot(addr);
 	struct mm_struct *mm = tlb->mm;
-	long rss[NR_MM_COUNTERS] = {};
 	struct ptdesc *ptdesc;
 	spinlock_t *pml, *ptl;
-	int i;
 
 	/* By file offset: in place, for all sharers. */
 	if (cow_pte_zap_by_offset(details))
@@ -925,35 +983,33 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		spin_unlock(pml);
 		return false;
 	}
-	if (!tlb->fullmm || IS_ENABLED(CONFIG_DEBUG_COW_PTE)) {
-		cow_pte_census(ptdesc_address(ptdesc), rss);
-		for (i = 0; i < NR_MM_COUNTERS; i++)
-			if (rss[i])
-				add_mm_counter(mm, i, -rss[i]);
-	} else {
-		mm->cow_pte.rss_stale = true;
-	}
+	if (!tlb->fullmm || IS_ENABLED(CONFIG_DEBUG_COW_PTE))
+		cow_pte_drop_rss(mm, ptdesc);
 	pmd_clear(pmd);
+	trace_cow_pte_drop(mm, slot, _RET_IP_);
+	if (!tlb->fullmm) {
+		cow_pte_flush(mm, slot, slot + PMD_SIZE);
+		cow_pte_leave(mm, ptdesc);
+		spin_unlock(ptl);
+		spin_unlock(pml);
+		atomic_long_dec(&mm->cow_pte.nr_protected);
+		mm_dec_nr_ptes(mm);
+		count_vm_event(COW_PTE_DROP);
+		return true;
+	}
 	/*
 	 * exit_mmap() need not flush before it leaves: nothing runs in this mm
 	 * any more, so a stale translation serves only speculation, for which
-	 * it is enough that the table stays a table.  The gather holds our
+	 * it is enough that the table stays a table.  The gather holds a
 	 * reference to it until after the flush.
 	 */
-	if (!tlb->fullmm)
-		cow_pte_flush(mm, slot, slot + PMD_SIZE);
+	atomic_inc(&ptdesc->pt_cow_refs);
 	cow_pte_leave(mm, ptdesc);
 	spin_unlock(ptl);
 	spin_unlock(pml);
-
-	atomic_long_dec(&mm->cow_pte.nr_protected);
-	mm_dec_nr_ptes(mm);
-	count_vm_event(COW_PTE_DROP);
-	trace_cow_pte_drop(mm, slot, _RET_IP_);
-	if (tlb->fullmm)
-		__cow_pte_free_tlb(tlb, ptdesc, slot);
-	else
-		__cow_pte_put(ptdesc);
+	/* Settled by __cow_pte_mm_exit(): who looks at these now? */
+	mm->cow_pte.nr_dropped++;
+	__cow_pte_free_tlb(tlb, ptdesc, slot);
 	return true;
 }
 

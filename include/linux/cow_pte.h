@@ -66,9 +66,9 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 			  struct mm_struct *oldmm);
 void __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma);
 void __cow_pte_fork_end(struct cow_pte_fork *fork, int error);
-int __cow_pte_copy(struct vm_area_struct *dst_vma,
-		   struct vm_area_struct *src_vma, pmd_t *dst_pmd,
-		   pmd_t *src_pmd, unsigned long addr);
+long __cow_pte_copy(struct vm_area_struct *dst_vma,
+		    struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+		    pmd_t *src_pmd, unsigned long addr, unsigned long end);
 vm_fault_t __cow_pte_fault(struct vm_fault *vmf);
 int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
 int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
@@ -120,7 +120,7 @@ static inline void cow_pte_mm_exit(struct mm_struct *mm)
  */
 static inline bool cow_pte_rss_stale(struct mm_struct *mm)
 {
-	return mm->cow_pte.rss_stale;
+	return !IS_ENABLED(CONFIG_DEBUG_COW_PTE) && mm->cow_pte.nr_dropped;
 }
 
 /**
@@ -169,25 +169,28 @@ static inline void cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 }
 
 /**
- * cow_pte_copy - attach a PTE table to the child instead of copying it
+ * cow_pte_copy - attach PTE tables to the child instead of copying them
  * @dst_vma: VMA of the child
  * @src_vma: VMA of the parent
  * @dst_pmd: entry of the child
  * @src_pmd: entry of the parent
- * @addr: an address in the table's range
+ * @addr: where to begin
+ * @end: where to stop, in the same PMD table
  *
  * The caller holds both mmap_locks for writing.  May sleep.
  *
- * Return: 1 if @dst_pmd points to the parent's table now, 0 if the caller must
- * copy the entries, -ENOMEM if the parent's table could not be made private.
+ * Return: the number of entries, from @dst_pmd on, that are what they shall
+ * be; 0 if the caller must copy the first one; -ENOMEM if the parent's table
+ * could not be made private.
  */
-static inline int cow_pte_copy(struct vm_area_struct *dst_vma,
-			       struct vm_area_struct *src_vma, pmd_t *dst_pmd,
-			       pmd_t *src_pmd, unsigned long addr)
+static inline long cow_pte_copy(struct vm_area_struct *dst_vma,
+				struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+				pmd_t *src_pmd, unsigned long addr,
+				unsigned long end)
 {
 	if (!cow_pte_enabled())
 		return 0;
-	return __cow_pte_copy(dst_vma, src_vma, dst_pmd, src_pmd, addr);
+	return __cow_pte_copy(dst_vma, src_vma, dst_pmd, src_pmd, addr, end);
 }
 
 /**
@@ -507,9 +510,10 @@ static __always_inline void cow_pte_fork_end(struct cow_pte_fork *fork, int erro
 {
 }
 
-static __always_inline int cow_pte_copy(struct vm_area_struct *dst_vma,
-					struct vm_area_struct *src_vma, pmd_t *dst_pmd,
-					pmd_t *src_pmd, unsigned long addr)
+static __always_inline long cow_pte_copy(struct vm_area_struct *dst_vma,
+					 struct vm_area_struct *src_vma, pmd_t *dst_pmd,
+					 pmd_t *src_pmd, unsigned long addr,
+					 unsigned long end)
 {
 	return 0;
 }

@@ -459,6 +459,10 @@ FIXTURE_VARIANT_ADD(bad_proc, word) { .text = "on" };
 FIXTURE_VARIANT_ADD(bad_proc, newline) { .text = "\n" };
 FIXTURE_VARIANT_ADD(bad_proc, space) { .text = " " };
 FIXTURE_VARIANT_ADD(bad_proc, trailing_garbage) { .text = "1x" };
+FIXTURE_VARIANT_ADD(bad_proc, leading_zero) { .text = "01" };
+FIXTURE_VARIANT_ADD(bad_proc, plus) { .text = "+1" };
+FIXTURE_VARIANT_ADD(bad_proc, hexadecimal) { .text = "0x1" };
+FIXTURE_VARIANT_ADD(bad_proc, trailing_space) { .text = "1 " };
 
 FIXTURE_VARIANT_ADD(bad_proc, long_text) {
 	.text = "00000000000000000000000000000000001"
