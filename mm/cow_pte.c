@@ -130,14 +130,13 @@ static struct page *cow_pte_page(pte_t pte)
 	return pfn_to_page(pfn);
 }
 
-/* What the entries of a table amount to in an mm's counters. */
-static void cow_pte_census(pte_t *pte, long *rss)
+/* What entries amount to in an mm's counters. */
+static void cow_pte_census(pte_t *pte, int nr, long *rss)
 {
 	struct page *page;
 	swp_entry_t entry;
-	int i;
 
-	for (i = 0; i < PTRS_PER_PTE; i++, pte++) {
+	for (; nr; nr--, pte++) {
 		pte_t ptent = ptep_get(pte);
 
 		if (pte_none(ptent))
@@ -155,6 +154,24 @@ static void cow_pte_census(pte_t *pte, long *rss)
 			 is_device_private_entry(entry) ||
 			 is_device_exclusive_entry(entry))
 			rss[mm_counter(pfn_swap_entry_folio(entry))]++;
+	}
+}
+
+/* The same for those of a whole table, or of its file mappings; @pte is the first. */
+static void cow_pte_census_vmas(struct mm_struct *mm, pte_t *pte,
+				unsigned long slot, bool file, long *rss)
+{
+	MA_STATE(mas, &mm->mm_mt, slot, slot);
+	unsigned long start, end;
+	struct vm_area_struct *vma;
+
+	mas_for_each(&mas, vma, slot + PMD_SIZE - 1) {
+		if (file && vma_is_anonymous(vma))
+			continue;
+		start = max(vma->vm_start, slot);
+		end = min(vma->vm_end, slot + PMD_SIZE);
+		cow_pte_census(pte + pte_index(start),
+			       (end - start) >> PAGE_SHIFT, rss);
 	}
 }
 
@@ -284,7 +301,7 @@ static void cow_pte_take_out(struct cow_pte_fork *fork, pmd_t *pmd,
 again:
 	pte = pte_offset_map_lock(fork->oldmm, pmd, slot, &ptl);
 	if (pte) {
-		cow_pte_census(pte, rss);
+		cow_pte_census_vmas(fork->oldmm, pte, slot, false, rss);
 		WRITE_ONCE(fork->pos, slot + PMD_SIZE);
 		pte_unmap_unlock(pte, ptl);
 	} else {
@@ -410,11 +427,12 @@ static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 }
 
 static void cow_pte_inherit_file(struct cow_pte_fork *fork,
-				 struct ptdesc *ptdesc)
+				 struct ptdesc *ptdesc, unsigned long slot)
 {
 	long rss[NR_MM_COUNTERS] = {};
 
-	cow_pte_census(ptdesc_address(ptdesc), rss);
+	cow_pte_census_vmas(fork->oldmm, ptdesc_address(ptdesc), slot, true,
+			    rss);
 	atomic_long_add(rss[MM_FILEPAGES], &fork->inherit[MM_FILEPAGES]);
 	atomic_long_add(rss[MM_SHMEMPAGES], &fork->inherit[MM_SHMEMPAGES]);
 }
@@ -440,38 +458,34 @@ static __always_inline bool cow_pte_attach(struct cow_pte_fork *fork,
 	ptdesc->pt_cow_sharers++;
 	set_pmd(dst_pmd, *src_pmd);
 	if (file)
-		cow_pte_inherit_file(fork, ptdesc);
+		cow_pte_inherit_file(fork, ptdesc, slot);
 	WRITE_ONCE(fork->pos, slot + PMD_SIZE);
-	spin_unlock(ptl);
 	fork->nr_shared++;
+	spin_unlock(ptl);
 	return true;
 }
 
 /*
  * The tables that lie as a whole inside one VMA, which is most of them in a
- * large process: one decision for all.
- * Return: number of entries that are dealt with.
+ * large process: one decision for all.  Not inline, for the loop's registers.
+ * Return: where it stopped.
  */
-static long cow_pte_attach_run(struct cow_pte_fork *fork, pmd_t *dst_pmd,
-			       pmd_t *src_pmd, unsigned long slot,
-			       unsigned long end)
+static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
+						 pmd_t *dst_pmd, pmd_t *src_pmd,
+						 unsigned long slot,
+						 unsigned long end)
 {
-	long nr;
-	pmd_t pmd;
-
-	for (nr = 0; slot + PMD_SIZE <= end; nr++, slot += PMD_SIZE) {
-		pmd = src_pmd[nr];
-		if (unlikely(!pmd_table_protected(pmd))) {
-			if (pmd_none(pmd))
+	for (; slot < end; slot += PMD_SIZE, src_pmd++, dst_pmd++) {
+		if (unlikely(!pmd_table_protected(*src_pmd))) {
+			if (pmd_none(*src_pmd))
 				continue;
-			if (!pmd_present(pmd) || pmd_leaf(pmd))
+			if (!pmd_present(*src_pmd) || pmd_leaf(*src_pmd))
 				break;
 		}
-		if (!cow_pte_attach(fork, dst_pmd + nr, src_pmd + nr, slot,
-				    false))
+		if (!cow_pte_attach(fork, dst_pmd, src_pmd, slot, false))
 			break;
 	}
-	return nr;
+	return slot;
 }
 
 long __cow_pte_copy(struct vm_area_struct *dst_vma,
@@ -484,7 +498,6 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 	pmd_t pmd = *src_pmd;
 	const char *reason;
 	bool file;
-	long nr;
 
 	if (!fork)
 		return cow_pte_break(oldmm, src_pmd, addr);
@@ -501,11 +514,11 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 	if (pmd_present(pmd) && !pmd_leaf(pmd)) {
 		if (src_vma->vm_start <= slot && vma_is_anonymous(src_vma) &&
 		    cow_pte_vma_shareable(src_vma)) {
-			nr = cow_pte_attach_run(fork, dst_pmd, src_pmd, slot,
-						end);
+			addr = cow_pte_attach_run(fork, dst_pmd, src_pmd, slot,
+						  end & PMD_MASK);
 			cond_resched();
-			if (nr)
-				return nr;
+			if (addr > slot)
+				return (addr - slot) / PMD_SIZE;
 		}
 		reason = "vma";
 		if (cow_pte_slot_shareable(src_vma, slot, &file)) {
@@ -516,7 +529,7 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 		count_vm_event(COW_PTE_FALLBACK);
 		trace_cow_pte_fallback(oldmm, slot, reason);
 		/* The copy write-protects the parent's entries. */
-		if (cow_pte_break(oldmm, src_pmd, addr))
+		if (cow_pte_break(oldmm, src_pmd, slot))
 			return -ENOMEM;
 	}
 	cow_pte_take_out(fork, src_pmd, slot);
@@ -685,11 +698,16 @@ static void cow_pte_leave(struct mm_struct *mm, struct ptdesc *ptdesc)
  * Duplicate the swap entries first: that is all that can fail.
  * Return: 0, or -EAGAIN with @entry in want of a swap count continuation.
  */
-static int cow_pte_dup_swap(pte_t *src, swp_entry_t *entry)
+static int cow_pte_dup_swap(struct mm_struct *mm, pte_t *src,
+			    swp_entry_t *entry)
 {
 	swp_entry_t undo;
 	pte_t pte;
 	int i;
+
+	/* Who has a swap entry is where swapoff finds it. */
+	if (list_empty(&mm->mmlist))
+		return 0;
 
 	for (i = 0; i < PTRS_PER_PTE; i++) {
 		pte = ptep_get(src + i);
@@ -779,7 +797,7 @@ again:
 			return -ENOMEM;
 		goto again;
 	}
-	if (cow_pte_dup_swap(ptdesc_address(ptdesc), &entry)) {
+	if (cow_pte_dup_swap(mm, ptdesc_address(ptdesc), &entry)) {
 		spin_unlock(ptl);
 		spin_unlock(pml);
 		if (!add_swap_count_continuation(entry, GFP_KERNEL))
@@ -942,7 +960,7 @@ static noinline void cow_pte_drop_rss(struct mm_struct *mm,
 	long rss[NR_MM_COUNTERS] = {};
 	int i;
 
-	cow_pte_census(ptdesc_address(ptdesc), rss);
+	cow_pte_census(ptdesc_address(ptdesc), PTRS_PER_PTE, rss);
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		if (rss[i])
 			add_mm_counter(mm, i, -rss[i]);
