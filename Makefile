@@ -5,7 +5,7 @@
 
 S := scripts/cowpte
 KERNEL ?= debug
-export KERNEL_SRC BUILD JOBS TAKE
+export KERNEL_SRC BUILD JOBS TAKE FULL
 
 help:
 	@echo 'Source:'
@@ -25,13 +25,21 @@ help:
 	@echo '  user             build/user: cowpte and cowpte-bench'
 	@echo '  selftests        build/selftests: the selftests'
 	@echo 'Run (in QEMU, on this machine'"'"'s own root directory, read-only):'
-	@echo '  check            everything: verify, build, selftests, the cow test of the'
-	@echo '                   kernel in force mode, a smoke test of the perf kernel'
+	@echo '  check            everything: verify, build, selftests, the quick ones of the'
+	@echo '                   kernel'"'"'s own mm tests in force mode, a smoke test of the'
+	@echo '                   perf kernel (FULL=1: all selftests in force mode, too)'
+	@echo '  mm-tests         all mm tests of the kernel, on an untouched kernel and in force'
+	@echo '                   mode, compared (TESTS="cow mremap_test": only these)'
 	@echo '  bench            benchmarks, counted in instructions; JSON in build/bench'
+	@echo '  bench-full       all benchmarks and a report with plots, in build/report'
+	@echo '                   (takes an hour or two; make deps-bench first)'
+	@echo '  bench-report     only the report, from what is measured'
 	@echo '  shell            an interactive guest (KERNEL=debug)'
-	@echo '  record-stock     record what the cow test of the kernel says on an untouched one'
+	@echo '  record-stock     record for check what the quick mm tests say on an untouched'
+	@echo '                   kernel (TESTS=...)'
 	@echo 'Other:'
 	@echo '  deps             install the Debian packages that are missing (as root)'
+	@echo '  deps-bench       the same, and those that only bench-full needs'
 	@echo '  clean            remove what was built; build/linux stays'
 	@echo
 	@echo 'See $(S)/run.sh -h for running a single command in a guest.'
@@ -63,17 +71,29 @@ selftests: tree-exists
 check:
 	@$(S)/check.sh
 
-record-stock: tree-exists
-	@$(S)/check.sh record-stock
+mm-tests: kernel-stock-debug kernel-debug
+	@$(S)/mm-tests.sh $(TESTS)
+
+record-stock: kernel-stock-debug
+	@$(S)/mm-tests.sh record $(TESTS)
 
 bench: tree-exists
 	@$(S)/bench.sh
+
+bench-full: tree-exists
+	@$(S)/bench.sh full
+
+bench-report:
+	@$(S)/bench.sh report
 
 shell: kernel-$(KERNEL)
 	@$(S)/run.sh -k $(KERNEL) -S
 
 deps:
 	@$(S)/deps.sh
+
+deps-bench:
+	@$(S)/deps.sh build guest test bench
 
 clean:
 	@$(S)/clean.sh
@@ -83,5 +103,5 @@ tree-exists:
 	@[ -d "$${BUILD:-build}/linux" ] || $(S)/tree.sh
 
 .PHONY: help tree refresh verify verify-releases kernel user selftests check \
-	record-stock bench shell deps clean tree-exists
+	mm-tests record-stock bench bench-full bench-report shell deps deps-bench clean tree-exists
 .NOTPARALLEL:

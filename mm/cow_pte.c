@@ -54,7 +54,7 @@ static enum cow_pte_mode cow_pte_mode __read_mostly = COW_PTE_PRCTL;
  * than the copy it replaced.  A small process writes most of its tables: stack,
  * data, libc.  See "Small processes" in Documentation/mm/cow_pte.rst.
  */
-static unsigned int cow_pte_min_tables __read_mostly = 16;
+static unsigned int cow_pte_min_tables __read_mostly = 24;
 
 /*
  * All mms that may share tables with each other: those that descend from one

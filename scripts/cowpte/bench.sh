@@ -2,15 +2,37 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The benchmarks, on the perf kernel, counted in instructions, so the figures
-# do not depend on the machine or on what else it does. JSON and tables are left
-# in build/bench. Names of benchmarks as arguments: only these.
+# do not depend on the machine or on what else it does.
 #
-#   bench.sh [fork] [fault] [memory] [redis]
+#   bench.sh [NAME...]      the quick ones; JSON and tables in build/bench
+#   bench.sh full [NAME...] all, and a report of them, in build/report
+#   bench.sh report         only write the report anew
+#
+# Names: only these.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
 
-OUT=$BUILD/bench
+quick=(fork fault memory redis)
+full=(fork exec fault memory micro small redis-load prefork forkexec afl untouched)
+
+level=quick
+case ${1:-} in
+full|report)
+	level=$1
+	shift
+	;;
+esac
+case $level in
+quick)
+	known=("${quick[@]}")
+	OUT=$BUILD/bench
+	;;
+*)
+	known=("${full[@]}")
+	OUT=$BUILD/report
+	;;
+esac
 failed=()
 
 # bench NAME MEMORY LIMIT: each in a guest of its own, so that none is measured
@@ -21,46 +43,76 @@ bench()
 
 	say "$1"
 	if "$SCRIPTS/run.sh" -k perf -i -m "$2" -t "$3" -w "$OUT" -o "$OUT/$1.console.log" -- \
-		env BUILD="$BUILD" "$SCRIPTS/guest-bench.sh" "$1" "$OUT" | tee "$OUT/$1.txt"; then
+		env BUILD="$BUILD" "$SCRIPTS/guest-bench.sh" "$level" "$1" "$OUT" | tee "$OUT/$1.txt"; then
 		say "$1 took $(hms $((SECONDS - start)))"
 	else
 		failed+=("$1")
 	fi
 }
 
-# Do the snapshots hold the same data? (none was taken with the feature on if
-# the kernel does not have it)
+# digest NAME: do the snapshots that it left hold the same data? (none was taken
+# with the feature on if the kernel does not have it)
 digest()
 {
 	[ -e "$OUT/on.rdb" ] || return 0
 	if ! "$TOP/tools/cowpte-bench/workloads/redis-snapshot.sh" --digest \
-		--json "$OUT/redis-digest.json" "$OUT/off.rdb" "$OUT/on.rdb" |
-		tee "$OUT/redis-digest.txt"; then
-		failed+=("redis-digest")
+		--json "$OUT/$1-digest.json" "$OUT/off.rdb" "$OUT/on.rdb" |
+		tee "$OUT/$1-digest.txt"; then
+		failed+=("$1-digest")
 	fi
 	rm -f "$OUT/off.rdb" "$OUT/on.rdb"
 }
 
-[ $# -gt 0 ] || set -- fork fault memory redis
+report()
+{
+	"$SCRIPTS/bench-report.py" report "$OUT" > "$OUT/report.txt" || failed+=(report)
+	cat "$OUT/report.txt"
+}
+
+if [ "$level" = report ]; then
+	[ $# -eq 0 ] || die "report takes no names"
+	[ -d "$OUT" ] || die "nothing is measured yet: run make bench-full"
+	"$SCRIPTS/deps.sh" -q bench
+	report
+	[ ${#failed[@]} -eq 0 ] || die "the report could not be written"
+	exit 0
+fi
+[ $# -gt 0 ] || set -- "${known[@]}"
 for name; do
-	case $name in
-	fork|fault|memory|redis) ;;
-	*) die "no such benchmark: $name (fork, fault, memory or redis)" ;;
-	esac
+	[[ " ${known[*]} " = *" $name "* ]] ||
+		die "no such benchmark: $name (${known[*]})"
 done
 "$SCRIPTS/deps.sh" -q
+[ "$level" = quick ] || "$SCRIPTS/deps.sh" -q bench
 "$SCRIPTS/kernel.sh" perf
+[[ " $* " != *" untouched "* ]] || "$SCRIPTS/kernel.sh" stock-perf
 "$SCRIPTS/user.sh" bench
 mkdir -p "$OUT"
 for name; do
 	case $name in
 	fork) bench fork 12G 3600 ;;
+	exec) bench exec 8G 3600 ;;
 	redis)
 		bench redis 6G 3600
-		digest
+		digest redis
+		;;
+	redis-load)
+		bench redis-load 10G 7200
+		digest redis-load
+		;;
+	afl)
+		# (a compiler is dear where instructions are emulated)
+		"$TOP/tools/cowpte-bench/workloads/afl.sh" --build "$BUILD/user/sqlite-harness"
+		bench afl 6G 7200
+		;;
+	forkexec) bench forkexec 8G 3600 ;;
+	untouched)
+		"$SCRIPTS/bench-compare.sh" -o "$OUT/untouched.json" | tee "$OUT/untouched.txt" ||
+			failed+=(untouched)
 		;;
 	*) bench "$name" 8G 3600 ;;
 	esac
 done
+[ "$level" = quick ] || report
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
 say "results are in ${OUT#"$TOP"/}: $(cd "$OUT" && echo ./*.json)"

@@ -3,39 +3,25 @@
 #
 # Everything that can be checked on one machine. The last line is
 # "N passed, N failed"; the logs are in build/check.
-#
-#   check.sh               all of it
-#   check.sh record-stock  record in expect/ what the kernel's own cow test
-#                          says on an untouched kernel
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/cowpte/tests.sh
+. "$SCRIPTS/tests.sh"
 
 OUT=$BUILD/check
-EXPECT=$SCRIPTS/expect/cow.tap-summary
 
 # Limits in seconds, several times what an idle two-core machine takes: of one
-# test program, of a guest that runs them all, of the others.
+# test program, of a guest that runs them all, of the smoke test.
 PROGRAM_LIMIT=${PROGRAM_LIMIT:-600}
-SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-1500}
-COW_LIMIT=600
+SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2400}
 SMOKE_LIMIT=300
 
-passed=0
-failed=0
-began=$SECONDS
+# In force mode the programs that say most in a short time; with FULL=1, all.
+FORCED="isolation syscalls tree threads"
+FULL=${FULL:-}
 
-# result STATUS WHAT: count one check
-result()
-{
-	if [ "$1" -eq 0 ]; then
-		passed=$((passed + 1))
-		printf 'ok: %s\n' "$2"
-	else
-		failed=$((failed + 1))
-		printf 'FAILED: %s\n' "$2"
-	fi
-}
+began=$SECONDS
 
 # step WHAT COMMAND...: a check that is a command, with its duration. When it
 # fails its output is shown.
@@ -44,7 +30,7 @@ step()
 	local what=$1 log start=$SECONDS status=0
 
 	shift
-	log=$OUT/$(tr -c 'a-z0-9\n' - <<< "$what").log
+	log=$OUT/$(slug "$what").log
 	printf '== %s\n' "$what"
 	"$@" > "$log" 2>&1 || status=$?
 	[ $status -eq 0 ] || tail -n 60 "$log"
@@ -90,50 +76,51 @@ count_tap()
 	fi
 }
 
-# guest_tests WHAT LIMIT CMDLINE PROGRAM...: one guest that runs these programs;
-# counts their results, and that of the guest as a whole
+# guest_tests WHAT CMDLINE PROGRAM...: one guest that runs these programs; counts
+# their results, and that of the guest as a whole
 guest_tests()
 {
-	local what=$1 limit=$2 cmdline=$3 dir name program start=$SECONDS status=0
+	local what=$1 cmdline=$2 dir name program start=$SECONDS status=0
 
-	shift 3
-	dir=$OUT/$(tr -c 'a-z0-9\n' - <<< "$what")
+	shift 2
+	dir=$OUT/$(slug "$what")
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	printf '== %s\n' "$what"
-	"$SCRIPTS/run.sh" -k "$KERNEL" -m 4G -s 1024 -t "$limit" -a "$cmdline" -w "$dir" \
-		-o "$dir/console.log" -- "$SCRIPTS/guest-tests.sh" "$dir" "$PROGRAM_LIMIT" "$@" \
-		> "$dir/run.log" 2>&1 || status=$?
+	for program; do
+		# (a few huge pages, for the tests that map some)
+		printf '%s %s 16 %s %s\n' "${program##*/}" "$PROGRAM_LIMIT" \
+			"${program%/*}" "./${program##*/}"
+	done > "$dir/list"
+	# (two nodes, for those that migrate)
+	run_list debug "$cmdline" "$dir" "$SELFTESTS_LIMIT" -n || status=$?
 	for program; do
 		name=${program##*/}
 		touch "$dir/$name.tap"
 		[ -e "$dir/$name.status" ] || echo - > "$dir/$name.status"
 		count_tap "$what: $name" "$dir/$name.tap" "$(cat "$dir/$name.status")"
+		leak_result "$what: $name" "$dir" "$name"
 	done
 	[ $status -eq 0 ] || cat "$dir/run.log"
 	result $status "$what: the kernel had no complaint ($(hms $((SECONDS - start))))"
 }
 
-# verdicts TAP: one line for each test: what was tested, and how it ended
-verdicts()
+# mm_tests MODE [TEST...]: the quick ones of the kernel's own mm tests must say
+# what they say on an untouched kernel
+mm_tests()
 {
-	awk '/^# \[RUN\]/ { run = substr($0, 9) }
-	     /^(ok|not ok) / { print $0 " |" run }
-	     /^# Totals/ { print }' "$1"
-}
+	local what="mm tests, cow_pte=$1" log p='' f=''
 
-# The kernel's own test of copy-on-write, where pins and leaks between parent
-# and child are looked for in every kind of memory, must not see a difference.
-cow()
-{
-	local mode=$1 what="kernel's cow test, cow_pte=$1" tap status=0
-
-	guest_tests "$what" "$COW_LIMIT" "cow_pte=$mode" "$BUILD/cow/cow"
-	tap=$OUT/$(tr -c 'a-z0-9\n' - <<< "$what")/cow.tap
-	verdicts "$tap" > "${tap%.tap}.verdicts"
-	diff -u "$EXPECT" "${tap%.tap}.verdicts" > "${tap%.tap}.diff" || status=1
-	[ $status -eq 0 ] || head -n 40 "${tap%.tap}.diff"
-	result $status "$what: the same verdicts as an untouched kernel"
+	printf '== %s\n' "$what"
+	log=$OUT/$(slug "$what").log
+	"$SCRIPTS/mm-tests.sh" quick "$@" 2>&1 | tee "$log" | sed '$d' || true
+	read -r p _ f _ < <(tail -n 1 "$log") || true
+	if [[ $p =~ ^[0-9]+$ && $f =~ ^[0-9]+$ ]]; then
+		passed=$((passed + p))
+		failed=$((failed + f))
+	else
+		result 1 "$what: no result"
+	fi
 }
 
 # A tiny benchmark on the perf kernel: it boots, counts, and the mode works.
@@ -146,46 +133,31 @@ smoke()
 	[ -n "$(find "$OUT/smoke" -name '*.json' -size +0)" ]
 }
 
-record_stock()
-{
-	local dir
-
-	"$SCRIPTS/kernel.sh" stock-debug
-	"$SCRIPTS/user.sh" cow-stock
-	KERNEL=stock-debug
-	guest_tests "stock cow test" "$COW_LIMIT" "" "$BUILD/cow-stock/cow"
-	dir=$OUT/stock-cow-test
-	[ $failed -eq 0 ] || die "the untouched kernel fails its own test: nothing recorded"
-	verdicts "$dir/cow.tap" > "$EXPECT"
-	say "recorded $(grep -c . "$EXPECT") lines in ${EXPECT#"$TOP"/}"
-}
-
 all()
 {
-	local tests=() name
+	local tests=() forced=() name
 
 	"$SCRIPTS/deps.sh" -q
 	step "tree" "$SCRIPTS/tree.sh" || [ -d "$KTREE" ] || return 0
 	step "verify" "$SCRIPTS/verify.sh" || true
 	step "user programs" "$SCRIPTS/user.sh" bench || true
 
-	KERNEL=debug
 	if step "debug kernel" "$SCRIPTS/kernel.sh" debug; then
 		if step "selftests" "$SCRIPTS/user.sh" selftests; then
 			while read -r name; do
 				tests+=("$BUILD/selftests/$name")
+				[[ -z $FULL && ! " $FORCED " = *" $name "* ]] ||
+					forced+=("$BUILD/selftests/$name")
 			done < <(make -s -C "$TOP/tools/testing/selftests/cow_pte" print-tests)
 		fi
 		if [ ${#tests[@]} -gt 0 ]; then
-			guest_tests "selftests, prctl mode" "$SELFTESTS_LIMIT" "cow_pte=prctl" "${tests[@]}"
-			guest_tests "selftests, force mode" "$SELFTESTS_LIMIT" "cow_pte=always" "${tests[@]}"
+			guest_tests "selftests, prctl mode" "cow_pte=prctl" "${tests[@]}"
+			guest_tests "selftests, force mode" "cow_pte=always" "${forced[@]}"
 		else
 			result 1 "selftests: there is none to run"
 		fi
-		if step "cow test" "$SCRIPTS/user.sh" cow; then
-			cow never
-			cow always
-		fi
+		mm_tests never cow
+		mm_tests always
 	fi
 	if step "perf kernel" "$SCRIPTS/kernel.sh" perf; then
 		step "smoke test of the perf kernel" smoke || true
@@ -205,15 +177,5 @@ summary()
 }
 
 mkdir -p "$OUT"
-case ${1:-} in
-'')
-	trap summary EXIT
-	all
-	;;
-record-stock)
-	record_stock
-	;;
-*)
-	die "usage: check.sh [record-stock]"
-	;;
-esac
+trap summary EXIT
+all

@@ -10,6 +10,6 @@ set -euo pipefail
 [ -d "$BUILD" ] || exit 0
 cd "$BUILD"
 rm -rf perf debug stock-perf stock-debug linux-stock linux-stock.tmp linux-stock.stamp \
-	linux.tmp headers headers-stock user selftests cow cow-stock check bench run \
+	linux.tmp headers user selftests mm mm-tests check bench run \
 	.sync.* .kvm-verdicts
 say "removed what was built; left: $(find . -mindepth 1 -maxdepth 1 ! -name '.*' -printf '%f ')"

@@ -3,8 +3,10 @@
 #
 # Which Debian packages are needed, and install those that are missing.
 #
-#   deps.sh               install what is missing (as root)
+#   deps.sh [GROUP...]    install what is missing (as root)
 #   deps.sh -q [GROUP...] only check; one line that says what to install
+#
+# Groups: build, guest, test (these if none is named); bench, for all benchmarks.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -12,9 +14,13 @@ set -euo pipefail
 # (checkpatch.pl wants python3-git and python3-ply to read licence tags)
 build_pkgs=(build-essential bc bison flex libelf-dev libssl-dev git patch rsync
 	    kmod cpio xz-utils perl python3 python3-git python3-ply)
-guest_pkgs=(qemu-system-x86 iproute2)
+guest_pkgs=(qemu-system-x86 iproute2 e2fsprogs)
 # what the selftests, the kernel's own mm tests and the workloads link or run
 test_pkgs=(liburing-dev libcap-dev libnuma-dev redis-server redis-tools)
+
+# what only "make bench-full" and the workloads on real hardware need
+bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng redis-server
+	    redis-tools perl python3)
 
 packages()
 {
@@ -25,7 +31,8 @@ packages()
 		build) printf '%s\n' "${build_pkgs[@]}" ;;
 		guest) printf '%s\n' "${guest_pkgs[@]}" ;;
 		test) printf '%s\n' "${test_pkgs[@]}" ;;
-		*) die "no such group of packages: $group (build, guest or test)" ;;
+		bench) printf '%s\n' "${bench_pkgs[@]}" ;;
+		*) die "no such group of packages: $group (build, guest, test or bench)" ;;
 		esac
 	done
 }
@@ -56,7 +63,9 @@ mapfile -t lack < <(missing "$@")
 [ ${#lack[@]} -gt 0 ] || exit 0
 
 if [ -n "$check" ]; then
-	die "packages are missing: run make deps as root, or apt-get install ${lack[*]}"
+	target=deps
+	[[ " $* " != *' bench '* ]] || target=deps-bench
+	die "packages are missing: run make $target as root, or apt-get install ${lack[*]}"
 fi
 [ "$(id -u)" -eq 0 ] ||
 	die "installing needs root: apt-get install ${lack[*]}"

@@ -3,15 +3,20 @@
 #
 # What is measured, in a guest where time is the count of instructions:
 #
-#   guest-bench.sh smoke|fork|fault|memory|redis RESULTS
+#   guest-bench.sh smoke RESULTS
+#   guest-bench.sh quick|full|untouched NAME RESULTS
 #
 # Leaves JSON in the directory RESULTS.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=${BUILD:-$top/build}/user
-what=$1
-results=$2
+work=$top/tools/cowpte-bench/workloads
+if [ $# -eq 2 ]; then
+	set -- "$1" '' "$2"
+fi
+what="$1 $2"
+results=$3
 
 # Pages of the size under test only, and no work in the background that would
 # be counted with what is measured.
@@ -19,6 +24,28 @@ echo never > /sys/kernel/mm/transparent_hugepage/enabled
 echo 0 > /sys/kernel/mm/ksm/run
 echo 0 > /proc/sys/kernel/numa_balancing
 echo 0 > /proc/sys/kernel/randomize_va_space
+
+# Where the processor has nothing to do, as while the host opens a file, time
+# jumps to the next timer: what is started within a measurement must be in
+# memory. Hence copies, laid over the files of the host.
+local_copies()
+{
+	local file path
+
+	mkdir -p /tmp/local
+	for file; do
+		file=$(realpath "$file")
+		for path in "$file" $(ldd "$file" 2> /dev/null | grep -o '/[^ ]*'); do
+			path=$(realpath "$path")
+			[ ! -e "/tmp/local/${path##*/}" ] || continue
+			cp "$path" "/tmp/local/${path##*/}"
+			mount --bind "/tmp/local/${path##*/}" "$path"
+		done
+	done
+}
+local_copies "$bin/cowpte-bench" "$bin/cowpte" /etc/ld.so.cache
+# (each program asks for it, and the host each time if it is not there)
+[ -e /etc/ld.so.preload ] || : > /etc/ld.so.preload
 
 case $(cat /sys/kernel/mm/cow_pte/enabled 2> /dev/null) in
 '')
@@ -30,26 +57,62 @@ case $(cat /sys/kernel/mm/cow_pte/enabled 2> /dev/null) in
 	;;
 esac
 
+# bench NAME COMMAND OPTION...: cowpte-bench
 bench()
 {
-	local cmd=$1
+	local name=$1 cmd=$2
 
-	shift
+	shift 2
 	"$bin/cowpte-bench" "$cmd" --mode $mode --unit instructions \
-		--json "$results/$cmd.json" --note "$(uname -r)" "$@"
+		--json "$results/$name.json" --note "$(uname -r)" "$@"
+}
+
+# workload NAME SCRIPT OPTION...
+workload()
+{
+	local name=$1 script=$2
+
+	shift 2
+	"$work/$script" --cowpte "$bin/cowpte" --mode $mode --json "$results/$name.json" \
+		--note "$(uname -r), 1 us is 1000 instructions" "$@"
 }
 
 case $what in
-smoke) bench fork --size 64M --reps 2 ;;
-fork) bench fork --size 64M,1G,4G --reps 3 ;;
-fault) bench fault --size 256M --reps 3 ;;
-memory) bench memory --size 1G --children 1,4,16 --reps 3 ;;
-redis)
+'smoke ') bench fork fork --size 64M --reps 2 ;;
+'quick fork') bench fork fork --size 64M,1G,4G --reps 3 ;;
+'quick fault') bench fault fault --size 256M --reps 3 ;;
+'quick memory') bench memory memory --size 1G --children 1,4,16 --reps 3 ;;
+'quick redis')
 	# Files are compared here; bench.sh compares digests natively, they take
 	# too many instructions for an emulated processor.
-	"$top/tools/cowpte-bench/workloads/redis-snapshot.sh" --cowpte "$bin/cowpte" \
-		--mode $mode --verify files --note "$(uname -r)" --json "$results/redis.json" \
-		--keep "$results"
+	workload redis redis-snapshot.sh --verify files --keep "$results"
 	;;
-*) echo "usage: guest-bench.sh smoke|fork|fault|memory|redis RESULTS" >&2; exit 64 ;;
+'full fork') bench fork fork --size 16M,64M,256M,1G,4G --reps 3 ;;
+'full exec') bench exec fork --child exec --size 1G,4G --reps 3 ;;
+'full fault') bench fault fault --size 1G --pattern table,seq --reps 3 ;;
+'full memory') bench memory memory --size 0,1G --children 1,4,16,64,256 --reps 1 ;;
+'full micro') bench micro micro --reps 5 ;;
+'full small') workload small small.sh --reps 5 ;;
+'full redis-load')
+	workload redis-load redis-load.sh --size 1G --clients 4 --reps 1 --verify none \
+		--keep "$results" --series "$results/redis-load.series"
+	;;
+'full prefork') workload prefork prefork.sh --size 1G --workers 32 --requests 2000 --reps 1 ;;
+'full forkexec')
+	local_copies /bin/sh
+	workload forkexec forkexec.sh --size 4G --count 8 --reps 1
+	;;
+'full afl')
+	local_copies "$(command -v afl-fuzz)" "$bin/sqlite-harness"
+	workload afl-256M afl.sh --size 256M --execs 400 --harness "$bin/sqlite-harness"
+	workload afl-1G afl.sh --size 1G --execs 200 --harness "$bin/sqlite-harness"
+	;;
+'untouched '*)
+	# one of several boots: bench-compare.sh says which
+	bench "$2" micro --mode off --reps 3 --loops 100
+	;;
+*)
+	echo "usage: guest-bench.sh smoke|quick|full|untouched [NAME] RESULTS" >&2
+	exit 64
+	;;
 esac

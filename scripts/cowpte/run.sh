@@ -326,6 +326,15 @@ trouble()
 	grep -aE "$TROUBLE" "$dir/log" | if [ -n "$ignore" ]; then grep -vE "$ignore"; else cat; fi || true
 }
 
+# culprits: which of the programs that guest-tests.sh ran it complained in
+culprits()
+{
+	grep -aE "cowpte-guest: test |$TROUBLE" "$dir/log" |
+		if [ -n "$ignore" ]; then grep -vE "$ignore"; else cat; fi |
+		awk '/cowpte-guest: test / { test = $NF; next }
+		     test != "" && !seen[test]++ { print test }' || true
+}
+
 found=$(trouble)
 if [ -n "$found" ]; then
 	{
@@ -335,6 +344,9 @@ if [ -n "$found" ]; then
 			warn "all such lines:"
 			head -n 30 <<< "$found"
 		fi
+		for program in $(culprits); do
+			warn "it complained while this ran: $program"
+		done
 		warn "the whole console log is $(keep_log)"
 	} >&2
 fi

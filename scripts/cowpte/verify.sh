@@ -78,6 +78,9 @@ verify_style()
 			# the way TRACE_EVENT() is written throughout the kernel
 			[[ $p != include/trace/events/* ]] ||
 				types=,PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE
+			# shellcheck looks after these; "need_program make make"
+			[[ $p != *.sh ]] ||
+				types=,LONG_LINE,LONG_LINE_STRING,LONG_LINE_COMMENT,REPEATED_WORD
 			out=$(checkpatch --ignore "$IGNORE$types" -f "$p")
 			;;
 		*) continue ;;

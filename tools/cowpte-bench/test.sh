@@ -194,7 +194,7 @@ fi
 status 0 "bench --help" "$bench" --help
 says 'Exit status' "its help tells the exit status"
 status 0 "bench --version" "$bench" --version
-for cmd in fork fault memory; do
+for cmd in fork fault memory micro; do
 	status 0 "bench $cmd --help" "$bench" $cmd --help
 	says 'nanoseconds' "... tells the unit"
 done
@@ -217,6 +217,11 @@ status 2 "bench: child" "$bench" fork --child asleep
 status 2 "bench: policy" "$bench" fork --sched rr
 status 2 "bench: numbers of children fall" "$bench" memory --children 4,2
 status 2 "bench: no children" "$bench" memory --children 0
+status 2 "bench: operation" "$bench" micro --ops fork,spoon
+says 'spoon' "... is named"
+status 2 "bench: loops" "$bench" micro --loops 0
+status 2 "bench: micro has no size" "$bench" micro --size 4M
+status 2 "bench: micro has no huge pages" "$bench" micro --thp
 status 2 "bench: --samples without --json" "$bench" fork --samples
 status 1 "bench: more memory than there is" "$bench" fork --size 64T --reps 1
 says 'not enough memory|cannot reserve' "... is said before it is used"
@@ -245,10 +250,13 @@ status 0 "bench fork" "$bench" fork "${small[@]}" --note 'a note'
 says '^note: a note$' "... prints the note"
 says 'min_tables|not in this kernel' "... tells about the feature"
 status 0 "bench fork, child waits, rewriting" "$bench" fork "${small[@]}" --child wait --rewrite
+status 0 "bench fork, child executes" "$bench" fork "${small[@]}" --child exec
+says 'fork \+ exec of' "... says so"
 status 0 "bench fork, ordinary scheduling" "$bench" fork "${small[@]}" --sched other
 status 0 "bench fork, no later forks" "$bench" fork "${small[@]}" --later 0
 status 0 "bench fault" "$bench" fault "${small[@]}"
 status 0 "bench memory" "$bench" memory "${small[@]}" --children 1,3
+status 0 "bench micro" "$bench" micro --reps 1 --loops 2
 if grep -q '\[never\]' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null; then
 	skip "bench fork, huge pages" "they are switched off"
 else
@@ -281,6 +289,9 @@ if [ -n "$have_python" ]; then
 	json "fault: unit" 'd["unit"] == "instructions"'
 	json "fault: all combinations" 'len({(r["pattern"], r["child"], r["mode"]) for r in R}) \
 		== len(R) == 6 * len({r["mode"] for r in R})'
+	json "fault: fork and writes together" 'all(
+		m["fork"]["min"] + m["rewrite"]["min"] <= m["fork_and_rewrite"]["max"]
+		for m in (r["metrics"] for r in R))'
 	json "fault: pages" '{r["ops"] for r in R if r["pattern"] != "table"} \
 		== {(4 << 20) // d["page_size"]}'
 
@@ -289,6 +300,18 @@ if [ -n "$have_python" ]; then
 	json "memory: JSON, into a file that was longer" "$common"
 	json "memory: children" '{r["children"] for r in R} == {1, 2}'
 	json "memory: VmPTE" 'all(r["metrics"]["child_vmpte"]["min"] > 0 for r in R)'
+
+	"$bench" fork "${small[@]}" --child exec --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	json "fork: what executes is another figure" 'd["child"] == "exec" and
+		all(set(r["metrics"]) == {"fork", "fork_exec_wait"} for r in R)'
+	"$bench" micro --reps 2 --loops 3 --samples --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	json "micro: JSON" "$common"
+	json "micro: order of the statistics" "$ordered"
+	json "micro: all operations, each once per mode" 'len(R) == len({(r["op"], r["mode"])
+		for r in R}) == 16 * len({r["mode"] for r in R})'
+	json "micro: samples" 'all(len(m["samples"]) == 6 and m["min"] > 0 for m in M)'
+	"$bench" micro --ops cow,fork --reps 1 --loops 1 --json "$dir/json" > "$dir/out" 2> "$dir/err"
+	json "micro: only some operations" '{r["op"] for r in R} == {"fork", "cow"}'
 	if [ -n "$feature" ] && [ "$setting" = prctl ]; then
 		"$bench" fork --size 64M --reps 2 --json "$dir/json" > "$dir/out" 2> "$dir/err"
 		json "forks in mode on share" 'min(r["shared_tables_median"] for r in R
@@ -299,7 +322,201 @@ else
 	skip "JSON output" "no python3"
 fi
 
-# --- the workload script
+# --- the workload scripts
+
+# script NAME OPTION...: its --help, bad arguments, and a small run with these
+# options: figures for each mode, and JSON
+script()
+{
+	local name=$1 script=$here/workloads/$1.sh args got=0
+	shift
+
+	status 0 "$name --help" "$script" --help
+	says 'Exit status' "... tells the exit status"
+	for args in '--frobnicate' '--reps 0' '--reps x' '--mode maybe' '--reps'; do
+		# shellcheck disable=SC2086 # to be split
+		"$script" $args > "$dir/out" 2> "$dir/err"
+		is 2 $? "$name: $args"
+	done
+	"$script" --json /nonexistent/file "$@" > "$dir/out" 2> "$dir/err"
+	is 1 $? "$name: JSON file that cannot be written"
+	"$script" --cowpte /nonexistent/cowpte "$@" > "$dir/out" 2> "$dir/err"
+	is 1 $? "$name: a cowpte that is not there"
+	if [ -z "$feature" ]; then
+		"$script" --mode on --cowpte "$cowpte" "$@" > "$dir/out" 2> "$dir/err"
+		is 3 $? "$name: mode on without the feature"
+		says 'CONFIG_COW_PTE' "... names what is missing"
+	fi
+	"$script" --cowpte "$cowpte" --reps 2 --json "$dir/json" --note 'a "note"' \
+		"$@" > "$dir/out" 2> "$dir/err" || got=$?
+	is 0 $got "$name: a small run"
+	says '^note: a "note"$' "... prints the note"
+	[ -n "$have_python" ] || return 0
+	json "... and writes JSON" "d['tool'] == '$name' and d['note'] == 'a \"note\"' and d['metrics']"
+	json "... figures of all modes" 'all(m.get(mode, {"min": 0})["min"] <= m[mode]["median"]
+		<= m[mode]["max"] for m in d["metrics"].values() for mode in ("off", "on")
+		if mode in m) and {mode for m in d["metrics"].values() for mode in m
+		if mode in ("off", "on")} == ({"off", "on"} if d["cow_pte"].get("enabled") == "prctl"
+		else {"on"} if d["cow_pte"].get("enabled") == "always" else {"off"})'
+}
+
+# missing NAME PACKAGE: without any other program it says what is missing, and
+# how to get it
+missing()
+{
+	local bin=$dir/bin tool
+
+	rm -rf "$bin"
+	mkdir "$bin"
+	for tool in bash dirname realpath getopt sed cat awk rm; do
+		ln -s "$(command -v $tool)" "$bin/$tool"
+	done
+	PATH=$bin "$here/workloads/$1.sh" > "$dir/out" 2> "$dir/err"
+	is 1 $? "$1: programs that are missing"
+	says "apt-get install .*$2" "... are named with their package"
+}
+
+missing redis-load redis-server
+missing prefork python3
+missing forkexec perl
+missing afl "afl\+\+"
+missing small python3
+
+for w in frobnicate "fork vfork spoon"; do
+	# shellcheck disable=SC2086 # to be split
+	"$here/workloads/small.sh" $w > "$dir/out" 2> "$dir/err"
+	is 2 $? "small: workload $w"
+done
+if [ -n "$have_python" ]; then
+	script prefork --size 16M --workers 2 --requests 20
+	script small --scale 3 pipeline storm
+	if perl -MTime::HiRes -e 1 2> /dev/null; then
+		script forkexec --size 16M --count 3
+		"$here/workloads/forkexec.sh" --command 'exit 7' --cowpte "$cowpte" \
+			> "$dir/out" 2> "$dir/err"
+		is 1 $? "forkexec: a command that fails"
+	else
+		skip "forkexec" "no perl with Time::HiRes"
+	fi
+	if command -v redis-server > /dev/null && command -v redis-benchmark > /dev/null; then
+		script redis-load --size 8M --clients 2 --before 50 --series "$dir/series"
+		"$here/workloads/redis-load.sh" --clients x > "$dir/out" 2> "$dir/err"
+		is 2 $? "redis-load: clients"
+		if [ "$(awk 'NF != 4 { bad++ } END { print (NR > 50 && !bad) }' "$dir/series")" = 1 ]; then
+			ok "redis-load: series of latencies"
+		else
+			not_ok "redis-load: series of latencies"
+		fi
+	else
+		skip "redis-load" "no redis-server or redis-benchmark"
+	fi
+	if command -v afl-fuzz > /dev/null && command -v afl-cc > /dev/null; then
+		script afl --size 4M --execs 1000
+		status 0 "afl --build" "$here/workloads/afl.sh" --build "$dir/harness"
+		echo 'SELECT count(*) FROM big' > "$dir/sql"
+		# shellcheck disable=SC2016 # for the shell to be run
+		status 0 "... builds a program that runs SQL" sh -c '"$0" 1 < "$1"' \
+			"$dir/harness" "$dir/sql"
+		"$dir/harness" 0 > "$dir/out" 2> "$dir/err"
+		is 2 $? "... and refuses a size of 0"
+	else
+		skip "afl" "no afl++"
+	fi
+else
+	skip "workloads" "no python3"
+fi
+
+# --- perf-compare
+perf=$here/perf-compare
+status 0 "perf-compare --help" "$perf" --help
+for args in '' 'frobnicate true' 'stat' 'latency' 'latency f' '--reps 0 stat true' \
+	'--json x trace true'; do
+	# shellcheck disable=SC2086 # to be split
+	"$perf" $args > "$dir/out" 2> "$dir/err"
+	is 2 $? "perf-compare: '$args'"
+done
+if perf stat -e task-clock true > /dev/null 2>&1; then
+	"$perf" --cowpte "$cowpte" -r 2 -j "$dir/json" stat -- sh -c 'exit 0' \
+		> "$dir/out" 2> "$dir/err"
+	is 0 $? "perf-compare stat"
+	[ -z "$have_python" ] || json "... writes JSON" '"task-clock" in d["metrics"] and
+		all(len(m[mode]["samples"]) == 2 for m in d["metrics"].values()
+		for mode in ("off", "on") if mode in m)'
+	"$perf" --cowpte "$cowpte" -r 1 stat false > "$dir/out" 2> "$dir/err"
+	is 4 $? "perf-compare: a command that fails"
+	"$perf" stat /nonexistent/command > "$dir/out" 2> "$dir/err"
+	is 1 $? "perf-compare: a command that is not there"
+	if [ "$(id -u)" -eq 0 ] && perf trace -s true > /dev/null 2>&1; then
+		"$perf" --cowpte "$cowpte" trace true > "$dir/out" 2> "$dir/err"
+		is 0 $? "perf-compare trace"
+		says 'syscall +calls' "... shows system calls"
+	else
+		skip "perf-compare trace" "perf trace does not work here"
+	fi
+else
+	skip "perf-compare" "perf does not work here"
+fi
+
+# --- the report of make bench-full, of what was measured above
+report=$here/../../scripts/cowpte/bench-report.py
+if [ -n "$have_python" ] && [ -x "$report" ]; then
+	mkdir "$dir/results"
+	"$bench" micro --reps 1 --loops 2 --json "$dir/a" > /dev/null 2>&1
+	python3 - "$dir/a" "$dir/b" <<- 'END'
+		import json, sys
+		d = json.load(open(sys.argv[1]))
+		for r in d["results"]:
+		    r["metrics"]["time"]["min"] *= 1.25
+		json.dump(d, open(sys.argv[2], "w"))
+	END
+	if [ "$setting" != always ]; then
+		"$report" compare --json "$dir/json" -- "$dir/a" "$dir/b" > "$dir/out" 2> "$dir/err"
+		is 0 $? "bench-report compare"
+		says '^cow .*\+25\.00%' "... shows the change"
+		json "... writes JSON" 'len(d["ops"]) == 16 and
+			all(abs(op["change"] - 0.25) < 1e-9 for op in d["ops"])'
+	fi
+	"$report" compare -- "$dir/a" "$dir/a" "$dir/b" > "$dir/out" 2> "$dir/err"
+	is 1 $? "bench-report compare: one result too many"
+	"$report" report "$dir/results" > "$dir/out" 2> "$dir/err"
+	is 1 $? "bench-report report: no results"
+	if command -v gnuplot > /dev/null; then
+		# one target met, one not
+		python3 - "$dir/results" <<- 'END'
+			import json, sys
+			def fault(mode, time):
+			    one = {"median": time, "max": time, "median_per_op": time}
+			    return {"size": 1 << 30, "pattern": "seq", "child": "alive", "mode": mode,
+			            "metrics": {"rewrite": one, "worst_write": one}}
+			def fork(mode, which, time):
+			    return {"size": 1 << 30, "fork": which, "mode": mode, "metrics": {
+			            "fork": {"median": time}, "fork_exit_wait": {"median": time}}}
+			json.dump({"results": [fault("off", 100), fault("on", 104)]},
+			          open(sys.argv[1] + "/fault.json", "w"))
+			json.dump({"results": [fork("off", "first", 2000), fork("on", "first", 11)]},
+			          open(sys.argv[1] + "/fork.json", "w"))
+		END
+		"$report" report "$dir/results" > "$dir/out" 2> "$dir/err"
+		is 0 $? "bench-report report"
+		says '^fork, 1 GiB, first .* 181\.8× +yes' "... a target that is met"
+		says '^child alive, parent writes every page.* \+4\.00 % +no' "... one that is not"
+		says '^fork, 1 GiB, later .* not measured' "... one that is not measured"
+		cp "$dir/results/report.json" "$dir/json"
+		json "... in JSON" '[r["met"] for r in d["rows"] if r["figure"] == "fork, 1 GiB, first"]
+			== [True] and d["plots"] == ["fork.svg"]'
+		if grep -q '<svg' "$dir/results/fork.svg"; then
+			ok "... draws a plot"
+		else
+			not_ok "... draws a plot"
+		fi
+	else
+		skip "bench-report report" "no gnuplot"
+	fi
+else
+	skip "bench-report" "no python3, or not in the source tree"
+fi
+
+# --- redis-snapshot
 redis=$here/workloads/redis-snapshot.sh
 status 0 "redis-snapshot --help" "$redis" --help
 for args in '--frobnicate' '--size x' '--size 0' '--reps 0' '--mode maybe' 'stray' \

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "micro.h"
 #include "worker.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -55,7 +56,7 @@ struct result *result_alloc(unsigned int records)
  * CLOCK_MONOTONIC_RAW: not slewed by NTP, so that two measurements an hour
  * apart compare.
  */
-static __u64 now(void)
+__u64 now(void)
 {
 	struct timespec ts;
 
@@ -63,16 +64,8 @@ static __u64 now(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
-/* A write that happens, and happens here, whatever the optimiser thinks. */
-static inline void touch(unsigned char *p, unsigned char val)
-{
-	__atomic_store_n(p, val, __ATOMIC_RELAXED);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
 /* Tell the caller of worker_run() what failed, and end the worker. */
-static void __noreturn __printf(3, 4)
-fail(struct result *res, int error, const char *fmt, ...)
+void job_fail(struct result *res, int error, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -99,25 +92,25 @@ static unsigned char *map_memory(const struct job *job, struct result *res)
 	reserve = mmap(NULL, whole + span, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (reserve == MAP_FAILED)
-		fail(res, errno, "cannot reserve %zu bytes", whole + span);
+		job_fail(res, errno, "cannot reserve %zu bytes", whole + span);
 	base = ((uintptr_t)reserve + span - 1) / span * span;
 	munmap(reserve, whole + span);
 
 	p = mmap((void *)base, job->size, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (p == MAP_FAILED)
-		fail(res, errno, "cannot map %zu bytes", job->size);
+		job_fail(res, errno, "cannot map %zu bytes", job->size);
 
 	/* A kernel without THP gives small pages whether asked or not. */
 	if (madvise(p, job->size, job->thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) &&
 	    job->thp)
-		fail(res, errno, "no transparent huge pages");
+		job_fail(res, errno, "no transparent huge pages");
 
 	if (madvise(p, job->size, MADV_POPULATE_WRITE)) {
 		size_t off;
 
 		if (errno != EINVAL)
-			fail(res, errno, "cannot fill %zu bytes", job->size);
+			job_fail(res, errno, "cannot fill %zu bytes", job->size);
 		for (off = 0; off < job->size; off += page_size)
 			touch(p + off, 1);
 	}
@@ -167,16 +160,16 @@ static void wait_idle(pid_t pid, struct result *res)
 		char *state;
 
 		if (read_file(path, buf, sizeof(buf)) < 0)
-			fail(res, errno, "a child died");
+			job_fail(res, errno, "a child died");
 		state = strrchr(buf, ')');
 		if (state && state[1] == ' ' && state[2] == 'S')
 			return;
 		nanosleep(&ms, NULL);
 	}
-	fail(res, ETIMEDOUT, "a child does not become idle");
+	job_fail(res, ETIMEDOUT, "a child does not become idle");
 }
 
-static void reap(pid_t pid, bool kill_it, struct result *res)
+void reap(pid_t pid, bool kill_it, struct result *res)
 {
 	int status;
 
@@ -184,22 +177,10 @@ static void reap(pid_t pid, bool kill_it, struct result *res)
 		kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0) {
 		if (errno != EINTR)
-			fail(res, errno, "wait for a child");
+			job_fail(res, errno, "wait for a child");
 	}
-}
-
-/* fork() a child that idles. */
-static pid_t fork_idle(struct result *res)
-{
-	pid_t parent = getpid();
-	pid_t pid = fork();
-
-	if (pid < 0)
-		fail(res, errno, "fork");
-	if (!pid)
-		idle_child(parent);
-	wait_idle(pid, res);
-	return pid;
+	if (!kill_it && status)
+		job_fail(res, ECHILD, "a child ended with status %#x", status);
 }
 
 /*
@@ -224,8 +205,42 @@ bool fifo_allowed(void)
 	return true;
 }
 
-static void one_fork(const struct job *job, struct result *res,
-		     struct fork_rec *rec)
+/* fork() a child that idles; with @ns, what the call took. */
+pid_t fork_idle(const struct job *job, struct result *res, __u64 *ns)
+{
+	bool fifo = ns && job->fifo;
+	pid_t parent = getpid();
+	pid_t pid;
+	__u64 t0;
+
+	if (fifo && !set_fifo(true))
+		job_fail(res, errno, "SCHED_FIFO");
+	t0 = now();
+	pid = fork();
+	if (!pid)
+		idle_child(parent);
+	if (ns)
+		*ns = now() - t0;
+	if (pid < 0)
+		job_fail(res, errno, "fork");
+	if (fifo)
+		set_fifo(false);
+	wait_idle(pid, res);
+	return pid;
+}
+
+/*
+ * Execute this program again, under the name that makes it end at once: what
+ * is measured must not depend on what another program does when it starts.
+ */
+void exec_nothing(void)
+{
+	execl("/proc/self/exe", NOTHING_ARGV0, NULL);
+	_exit(127);
+}
+
+/* One fork with all of its child's life. */
+void one_fork(const struct job *job, struct result *res, struct fork_rec *rec)
 {
 	struct cowpte_vmstat before, after;
 	pid_t pid, parent = getpid();
@@ -233,23 +248,28 @@ static void one_fork(const struct job *job, struct result *res,
 
 	counters(&before);
 	if (job->fifo && !set_fifo(true))
-		fail(res, errno, "SCHED_FIFO");
+		job_fail(res, errno, "SCHED_FIFO");
 	t0 = now();
 	pid = fork();
 	if (!pid) {
-		if (job->child_waits)
+		switch (job->child) {
+		case CHILD_WAIT:
 			idle_child(parent);
-		_exit(0);
+		case CHILD_EXEC:
+			exec_nothing();
+		default:
+			_exit(0);
+		}
 	}
 	t1 = now();
 	if (pid < 0)
-		fail(res, errno, "fork");
+		job_fail(res, errno, "fork");
 	t2 = t1;
-	if (job->child_waits) {
+	if (job->child == CHILD_WAIT) {
 		wait_idle(pid, res);
 		t2 = now();
 	}
-	reap(pid, job->child_waits, res);
+	reap(pid, job->child == CHILD_WAIT, res);
 	rec->total_ns = now() - t2 + t1 - t0;
 	rec->fork_ns = t1 - t0;
 	if (job->fifo)
@@ -336,7 +356,7 @@ static void fault_job(const struct job *job, unsigned char *p, struct result *re
 	rec->base_ns = pass(job, p, ops);
 
 	counters(&before);
-	pid = fork_idle(res);
+	pid = fork_idle(job, res, &rec->fork_ns);
 	if (!job->child_alive)
 		reap(pid, true, res);
 	rec->pass_ns = pass(job, p, ops);
@@ -347,7 +367,7 @@ static void fault_job(const struct job *job, unsigned char *p, struct result *re
 	rec->brk = after.brk - before.brk;
 	rec->reuse = after.reuse - before.reuse;
 
-	pid = fork_idle(res);
+	pid = fork_idle(job, res, NULL);
 	if (!job->child_alive)
 		reap(pid, true, res);
 	rec->worst_ns = pass_worst(job, p, ops);
@@ -370,7 +390,7 @@ static __s64 pagetables_kb(struct result *res)
 		res->inexact = true;
 	error = meminfo_kb("PageTables", &kb);
 	if (error)
-		fail(res, -error, "PageTables in /proc/meminfo");
+		job_fail(res, -error, "PageTables in /proc/meminfo");
 	return kb;
 }
 
@@ -385,7 +405,7 @@ static void memory_job(const struct job *job, struct result *res)
 	pids = mmap(NULL, n * sizeof(*pids), PROT_READ | PROT_WRITE,
 		    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (pids == MAP_FAILED)
-		fail(res, errno, "cannot map the list of children");
+		job_fail(res, errno, "cannot map the list of children");
 
 	counters(&before);
 	base = pagetables_kb(res);
@@ -395,7 +415,7 @@ static void memory_job(const struct job *job, struct result *res)
 		pid_t last;
 
 		while (forked < job->children[i])
-			pids[forked++] = fork_idle(res);
+			pids[forked++] = fork_idle(job, res, NULL);
 		last = pids[forked - 1];
 
 		rec->pagetables_kb = pagetables_kb(res) - base;
@@ -410,7 +430,7 @@ static void memory_job(const struct job *job, struct result *res)
 	for (i = 0; i < forked; i++)
 		kill(pids[i], SIGKILL);
 	for (i = 0; i < forked; i++)
-		reap(pids[i], false, res);
+		reap(pids[i], true, res);
 }
 
 static void __noreturn
@@ -438,7 +458,7 @@ worker(const struct job *job, struct result *res, pid_t harness)
 	 */
 	pid = fork();
 	if (pid < 0)
-		fail(res, errno, "fork");
+		job_fail(res, errno, "fork");
 	if (!pid)
 		_exit(0);
 	reap(pid, false, res);
@@ -447,9 +467,9 @@ worker(const struct job *job, struct result *res, pid_t harness)
 	if (job->can_switch) {
 		error = cowpte_set(job->on);
 		if (error)
-			fail(res, -error, "prctl(PR_SET_COW_PTE, %d)", job->on);
+			job_fail(res, -error, "prctl(PR_SET_COW_PTE, %d)", job->on);
 		if (cowpte_get() != job->on)
-			fail(res, EINVAL, "PR_SET_COW_PTE has no effect");
+			job_fail(res, EINVAL, "PR_SET_COW_PTE has no effect");
 	}
 	p = map_memory(job, res);
 	if (job->thp)
@@ -464,6 +484,9 @@ worker(const struct job *job, struct result *res, pid_t harness)
 		break;
 	case JOB_MEMORY:
 		memory_job(job, res);
+		break;
+	case JOB_MICRO:
+		micro_job(job, res);
 		break;
 	}
 	_exit(0);

@@ -10,8 +10,11 @@
 #include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
-enum job_kind { JOB_FORK, JOB_FAULT, JOB_MEMORY };
+#include "common.h"
+
+enum job_kind { JOB_FORK, JOB_FAULT, JOB_MEMORY, JOB_MICRO };
 
 /* Which pages a fault job writes. */
 enum pattern {
@@ -21,6 +24,13 @@ enum pattern {
 	NR_PATTERNS,
 };
 
+/* What the child of a fork job does. */
+enum child {
+	CHILD_EXIT,	/* _exit() at once */
+	CHILD_WAIT,	/* stay until killed */
+	CHILD_EXEC,	/* execute a program that does nothing */
+};
+
 struct job {
 	enum job_kind kind;
 	size_t size;		/* bytes of anonymous memory to map and fill */
@@ -28,9 +38,10 @@ struct job {
 	bool can_switch;	/* the kernel has the prctl */
 	bool thp;		/* ask for huge pages, else forbid them */
 
+	bool fifo;		/* SCHED_FIFO for a forking parent, not the child */
+
 	/* JOB_FORK */
-	bool fifo;		/* SCHED_FIFO for the parent, not the child */
-	bool child_waits;	/* stay until killed, instead of _exit() */
+	enum child child;
 	bool rewrite;		/* write all pages between two forks */
 	unsigned int later;	/* forks after the first */
 
@@ -42,6 +53,10 @@ struct job {
 	/* JOB_MEMORY */
 	const unsigned int *children;	/* numbers of children, rising */
 	unsigned int nr_children;
+
+	/* JOB_MICRO */
+	unsigned long ops;		/* one bit for each operation */
+	unsigned int loops;
 };
 
 struct fork_rec {
@@ -55,6 +70,7 @@ struct fault_rec {
 	__u64 ops;		/* pages written per pass */
 	__u64 base_ns;	/* the pass without a fork before */
 	__u64 base_worst_ns;
+	__u64 fork_ns;
 	__u64 pass_ns;	/* the pass after fork */
 	__u64 worst_ns;	/* longest single write after fork */
 	__u64 shared;
@@ -69,10 +85,15 @@ struct memory_rec {
 	__u64 shared;	/* by all forks so far */
 };
 
+struct micro_rec {
+	double time;		/* of one operation, ns */
+};
+
 union record {
 	struct fork_rec fork;
 	struct fault_rec fault;
 	struct memory_rec memory;
+	struct micro_rec micro;
 };
 
 struct result {
@@ -84,9 +105,28 @@ struct result {
 	union record rec[];
 };
 
+/* The name under which a program of this package does nothing and ends. */
+#define NOTHING_ARGV0	"cowpte-nothing"
+
 bool fifo_allowed(void);
 size_t table_span(void);
 struct result *result_alloc(unsigned int records);
 void worker_run(const struct job *job, struct result *res);
+
+/* For the jobs. */
+__u64 now(void);
+void job_fail(struct result *res, int error, const char *fmt, ...)
+	__printf(3, 4) __noreturn;
+void exec_nothing(void) __noreturn;
+pid_t fork_idle(const struct job *job, struct result *res, __u64 *ns);
+void reap(pid_t pid, bool kill_it, struct result *res);
+void one_fork(const struct job *job, struct result *res, struct fork_rec *rec);
+
+/* A write that happens, and happens here, whatever the optimiser thinks. */
+static inline void touch(unsigned char *p, unsigned char val)
+{
+	__atomic_store_n(p, val, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
 
 #endif /* COWPTE_WORKER_H */

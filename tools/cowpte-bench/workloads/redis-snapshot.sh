@@ -5,11 +5,11 @@
 # time its clients wait for fork(), and the page tables that the saving child
 # needs. One server, one data set; the feature is switched between the saves.
 # The snapshots, taken while the server writes, are proved to hold the data.
-set -u
-shopt -s inherit_errexit 2> /dev/null
-# redis-server does not start with a locale that is not installed.
-export LC_ALL=C
-unset REDISCLI_AUTH
+tool=redis-snapshot
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$(realpath "$0")")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=redis-common.sh
+. "$here/redis-common.sh"
 
 usage()
 {
@@ -59,132 +59,50 @@ all the same (a file that does not load in time or has no keys is wrong).
 END
 }
 
-EXIT_USAGE=2
-EXIT_MODE=3
-EXIT_WRONG=4
-
-die()
-{
-	local status=$1
-	shift
-	echo "redis-snapshot: $*" >&2
-	exit "$status"
-}
-
-warnings=()
-
-warn()
-{
-	local w
-
-	for w in "${warnings[@]}"; do
-		[ "$w" != "$*" ] || return 0
-	done
-	echo "redis-snapshot: warning: $*" >&2
-	warnings+=("$*")
-}
-
-say()
-{
-	[ ! -t 2 ] || printf '\r\033[K%s' "$*" >&2
-}
-
-# quote TEXT: as a JSON string, in $value
-quote()
-{
-	value=$(printf '%s' "$1" | tr '\000-\037\177' ' ' | sed 's/[\\"]/\\&/g')
-	value=\"$value\"
-}
-
 # --- arguments
 
-size_arg=512M
+size_text=512M
 value_size=1000
 reps=5
 complete=1
 writes=1000
-mode=both
 verify=digest
 thp_off=yes
 compress=yes
-dir=
 keep=
 digest_mode=
 timeout=900
-json=
-note=
-cowpte=${COWPTE:-}
 
-# number NAME VALUE MIN MAX
-number()
+own_option()
 {
-	# (the length first: the shell's arithmetic wraps silently)
-	if [[ ! $2 =~ ^[0-9]{1,12}$ ]] || [ $((10#$2)) -lt "$3" ] || [ $((10#$2)) -gt "$4" ]; then
-		die $EXIT_USAGE "$1: '$2' is not a number from $3 to $4"
-	fi
-}
-
-# one_of NAME VALUE CHOICE...
-one_of()
-{
-	local name=$1 value=$2 choice
-	shift 2
-	for choice; do
-		[ "$value" != "$choice" ] || return 0
-	done
-	die $EXIT_USAGE "$name: '$value' is none of: $*"
-}
-
-args=$(getopt -n redis-snapshot -o s:v:r:c:w:m:k:d:j:n:t:h \
-	-l size:,value-size:,reps:,complete:,writes:,mode:,verify:,disable-thp: \
-	-l compress:,keep:,dir:,json:,note:,cowpte:,digest,timeout:,help -- "$@") ||
-	exit $EXIT_USAGE
-eval set -- "$args"
-while :; do
 	case $1 in
-	-s|--size) size_arg=$2 ;;
+	-s|--size) size_text=$2 ;;
 	-v|--value-size) value_size=$2 ;;
-	-r|--reps) reps=$2 ;;
 	-c|--complete) complete=$2 ;;
 	-w|--writes) writes=$2 ;;
-	-m|--mode) mode=$2 ;;
 	--verify) verify=$2 ;;
 	--disable-thp) thp_off=$2 ;;
 	--compress) compress=$2 ;;
 	-k|--keep) keep=$2 ;;
-	-d|--dir) dir=$2 ;;
-	-j|--json) json=$2 ;;
-	-n|--note) note=$2 ;;
-	--cowpte) cowpte=$2 ;;
-	--digest) digest_mode=1; shift; continue ;;
+	--digest) digest_mode=1 ;;
 	-t|--timeout) timeout=$2 ;;
-	-h|--help) usage; exit 0 ;;
-	--) shift; break ;;
 	esac
-	shift 2
-done
+}
+
+parse_args s:v:c:w:k:t: size:,value-size:,complete:,writes:,verify:,disable-thp:,\
+compress:,keep:,digest,timeout: "$@"
+set -- "${rest[@]}"
 if [ -z "$digest_mode" ]; then
 	[ $# -eq 0 ] || die $EXIT_USAGE "unexpected argument '$1'"
 elif [ $# -lt 2 ]; then
 	die $EXIT_USAGE "--digest: two or more RDB files are needed"
 fi
 
-[[ $size_arg =~ ^([0-9]{1,9})([KMG]?)$ ]] ||
-	die $EXIT_USAGE "--size: '$size_arg' is not a size such as 512M"
-size=$((10#${BASH_REMATCH[1]}))
-case ${BASH_REMATCH[2]} in
-K) size=$((size << 10)) ;;
-M) size=$((size << 20)) ;;
-G) size=$((size << 30)) ;;
-esac
-if [ $size -lt $((1 << 20)) ] || [ $size -gt $((1 << 44)) ]; then
-	die $EXIT_USAGE "--size: '$size_arg' is not between 1M and 16384G"
-fi
+size_arg --size "$size_text"
+size=$value
 number --value-size "$value_size" 16 $((1 << 20))
-number --reps "$reps" 1 10000
 number --complete "$complete" 0 10000
 number --writes "$writes" 0 100000000
-one_of --mode "$mode" off on both
 one_of --verify "$verify" digest files both none
 one_of --disable-thp "$thp_off" yes no
 one_of --compress "$compress" yes no
@@ -194,60 +112,8 @@ timeout=$((10#$timeout))
 [ -z "$keep" ] || [ "$complete" -gt 0 ] ||
 	die $EXIT_USAGE "--keep: no save is completed (--complete 0)"
 
-# --- what is there
-
-product=redis
-if ! command -v redis-server > /dev/null && command -v valkey-server > /dev/null; then
-	product=valkey
-fi
-for prog in $product-server $product-cli; do
-	command -v "$prog" > /dev/null ||
-		die 1 "$prog is missing: apt-get install $product-server"
-done
-redis_version=$($product-server --version | sed -n 's/.* v=\([0-9.]*\) .*/\1/p')
-debug_option=()
-# Before 7.0 DEBUG was always allowed, and the option unknown.
-[ "${redis_version%%.*}" -lt 7 ] || debug_option=(--enable-debug-command yes)
-
-if [ -n "$json" ]; then
-	{ : > "$json"; } 2> /dev/null || die 1 "cannot write $json"
-	json=$(realpath "$json")
-fi
-
-made_dir=
-servers=()		# process ids
-files=()		# to remove at the end
-
-cleanup()
-{
-	local pid
-
-	say
-	for pid in "${servers[@]}"; do
-		kill -KILL "$pid" 2> /dev/null
-		wait "$pid" 2> /dev/null
-	done
-	rm -f "${files[@]}"
-	[ -z "$made_dir" ] || rm -rf "$made_dir"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-# working_dir: check $dir, or make one
-working_dir()
-{
-	if [ -z "$dir" ]; then
-		dir=$(mktemp -d "${TMPDIR:-/tmp}/redis-snapshot.XXXXXX") || exit 1
-		made_dir=$dir
-	fi
-	if [ ! -d "$dir" ] || [ ! -w "$dir" ]; then
-		die 1 "no writable directory: $dir"
-	fi
-	dir=$(realpath "$dir")
-	# The path of a Unix socket has 108 bytes.
-	[ ${#dir} -le 80 ] || die 1 "--dir: the path is too long for a socket: $dir"
-}
+redis_programs redis-cli
+json_writable
 
 # --- the digests of RDB files
 
@@ -325,7 +191,7 @@ compare_digests()
 		done
 		seen+=("$file")
 	done
-	working_dir
+	redis_dir
 	files+=("$dir/load.rdb" "$dir/load.log" "$dir/load.sock")
 
 	for file; do
@@ -363,51 +229,7 @@ fi
 
 # --- the system and its memory
 
-here=$(dirname "$(realpath "$0")")
-if [ -z "$cowpte" ]; then
-	cowpte=$here/../cowpte
-	[ -x "$cowpte" ] || cowpte=$(command -v cowpte || true)
-elif [ ! -x "$cowpte" ]; then
-	die 1 "--cowpte: $cowpte is not a program"
-fi
-
-case $mode in
-both) modes=(off on) ;;
-*) modes=("$mode") ;;
-esac
-feature=
-[ ! -e /proc/self/cow_pte ] || feature=1
-setting=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/cow_pte/enabled 2> /dev/null)
-min_tables=$(cat /sys/kernel/mm/cow_pte/min_tables 2> /dev/null)
-
-# cannot MODE WHY...: leave out one of both modes, or give up
-cannot()
-{
-	local m=$1
-	shift
-
-	[ ${#modes[@]} -eq 2 ] || die $EXIT_MODE "cannot measure mode $m: $*"
-	case $m in
-	on) modes=(off) ;;
-	off) modes=(on) ;;
-	esac
-	warn "only mode ${modes[*]} is measured: $*"
-}
-
-if [[ " ${modes[*]} " = *' on '* ]]; then
-	if [ -z "$feature" ]; then
-		cannot on "this kernel has no copy-on-write page tables (CONFIG_COW_PTE);" \
-			"boot a kernel built with CONFIG_COW_PTE=y"
-	elif [ "$setting" = never ]; then
-		cannot on "no fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
-	fi
-fi
-if [[ " ${modes[*]} " = *' off '* ]] && [ "$setting" = always ]; then
-	cannot off "every fork shares; as root: echo prctl > /sys/kernel/mm/cow_pte/enabled"
-fi
-if [ -n "$feature" ] && [ ! -x "$cowpte" ]; then
-	die 1 "the cowpte program is missing: make -C $(dirname "$here"), or --cowpte PATH"
-fi
+look_at_system
 
 # The server, its copy on write, a second server, and files: in a tmpfs perhaps.
 need=$((size * 5 / 2))
@@ -415,12 +237,9 @@ if [ "$compress" = no ]; then
 	need=$((need + size * 2))
 	[ -z "$keep" ] || need=$((need + size * 2))
 fi
-available=$(($(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo) << 10))
-[ $need -le $available ] ||
-	die 1 "not enough memory for --size $size_arg: $((need >> 20)) MiB needed," \
-		"$((available >> 20)) MiB available"
+need_memory $need "--size $size_text"
 
-working_dir
+redis_dir
 declare -A kept		# RDB file by mode
 if [ -n "$keep" ]; then
 	[ -d "$keep" ] || die 1 "--keep: no directory: $keep"
@@ -433,129 +252,12 @@ fi
 
 # --- servers
 
-# start_server NAME RDB: a server with that RDB file, loaded if it exists. Sets
-# $server_pid and connects redis() to it.
-start_server()
-{
-	local name=$1 rdb=$2 log=$dir/$1.log sock=$dir/$1.sock tries
-
-	files+=("$log" "$sock")
-	rm -f "$sock"
-	$product-server --port 0 --unixsocket "$sock" --dir "$dir" --dbfilename "$rdb" \
-		--save '' --appendonly no --daemonize no --disable-thp "$thp_off" \
-		--rdbcompression "$compress" "${debug_option[@]}" > "$log" 2>&1 &
-	server_pid=$!
-	servers+=("$server_pid")
-	for ((tries = 0; tries < 600; tries++)); do
-		[ ! -S "$sock" ] || break
-		kill -0 $server_pid 2> /dev/null || break
-		sleep 0.1
-	done
-	[ -S "$sock" ] || die 1 "redis-server does not start: $(tail -n 3 "$log")"
-	connect "$sock"
-	while redis PING; [[ $reply = LOADING* ]]; do
-		sleep 0.2
-	done
-	[ "$reply" = PONG ] || die 1 "redis-server does not answer: $reply"
-}
-
-stop_server()
-{
-	kill "$1" 2> /dev/null
-	wait "$1" 2> /dev/null
-}
-
-# One connection for all commands: to start redis-cli costs more than most of
-# them, above all where instructions are emulated.
-connect()
-{
-	local sock=$1
-
-	if [ -n "${cli_in:-}" ]; then
-		exec {cli_in}>&- {cli_out}<&-
-	fi
-	coproc $product-cli -s "$sock" 2>&1
-	# shellcheck disable=SC2153 # set by coproc
-	exec {cli_in}>&"${COPROC[1]}" {cli_out}<&"${COPROC[0]}"
-	eval "exec ${COPROC[1]}>&- ${COPROC[0]}<&-"
-}
-
-# redis COMMAND...: the answer is in $reply, lines separated by newlines
-redis()
-{
-	local line
-
-	reply=
-	printf '%s\nECHO --end--\n' "$*" >&"$cli_in" || die 1 "lost redis-cli"
-	while IFS= read -r line <&"$cli_out"; do
-		line=${line%$'\r'}
-		if [ "$line" = --end-- ]; then
-			reply=${reply%$'\n'}
-			return
-		fi
-		# redis-cli ends the answer to INFO with an empty line
-		[ -z "$line" ] || reply+=$line$'\n'
-	done
-	die 1 "redis-server is gone after: $* (${reply:-no answer})"
-}
-
-expect()
-{
-	local wanted=$1
-	shift
-	redis "$@"
-	# shellcheck disable=SC2053 # a pattern
-	[[ $reply = $wanted ]] || die 1 "$*: $reply"
-}
-
-# field NAME: of the last answer to INFO
-field()
-{
-	local rest=$'\n'$reply
-
-	rest=${rest#*$'\n'"$1":}
-	[ "$rest" != $'\n'"$reply" ] || die 1 "redis-server does not report $1"
-	value=${rest%%$'\n'*}
-}
-
-# status_kb PID NAME: of /proc/PID/status, 0 if it is not there
-status_kb()
-{
-	local key val rest
-
-	value=0
-	while read -r key val rest; do
-		[ "$key" != "$2:" ] || value=$val
-	done 2> /dev/null < "/proc/$1/status"
-}
-
-pagetables_kb()
-{
-	local key val rest
-
-	# The kernel keeps part of the figure per CPU; this adds it in (root).
-	cat /proc/sys/vm/stat_refresh > /dev/null 2>&1
-	while read -r key val rest; do
-		[ "$key" != PageTables: ] || value=$val
-	done < /proc/meminfo
-}
-
 # Time the server's main thread has spent on a CPU: with one CPU, the child
 # has its share of the time that passes.
 server_cpu_ns()
 {
 	value=
 	read -r value _ 2> /dev/null < "/proc/$live/schedstat"
-}
-
-vmstat()
-{
-	local key val
-
-	value=0
-	while read -r key val; do
-		[ "$key" != "$1" ] || value=$val
-	done < /proc/vmstat
 }
 
 # --- data
@@ -565,18 +267,7 @@ files+=("$dir/dump.rdb")
 start_server live dump.rdb
 live=$server_pid
 
-# Bytes per key, of a sample: the allocator's size classes included.
-redis INFO memory
-field used_memory
-empty=$value
-sample=5000
-expect OK DEBUG POPULATE $sample key "$value_size"
-redis INFO memory
-field used_memory
-per_key=$(((value - empty) / sample))
-keys=$((size / per_key))
-[ $keys -ge $sample ] || keys=$sample
-expect OK DEBUG POPULATE $keys key "$value_size"
+fill "$size" "$value_size"
 
 # Some keys of every type, with contents that do not repeat.
 awk 'BEGIN {
@@ -595,13 +286,7 @@ $product-cli -s "$dir/live.sock" --pipe < "$dir/commands" > "$dir/pipe.out" 2>&1
 	die 1 "redis-cli --pipe: $(tail -n 1 "$dir/pipe.out")"
 files+=("$dir/pipe.out")
 
-# While the hash table moves to a larger one its order changes, and with it
-# the order within RDB files.
-for ((tries = 0; tries < 600; tries++)); do
-	redis DEBUG HTSTATS 0
-	[[ $reply = *'rehashing target'* ]] || break
-	sleep 0.2
-done
+settle
 
 redis DBSIZE
 dbsize=$reply
@@ -622,27 +307,6 @@ overwrite()
 		"local k='key:'..math.floor(i*t/n)%t" \
 		"redis.call('SET',k,ARGV[3]..string.sub(redis.call('GET',k),2)) end return n\"" \
 		0 "$writes" "$keys" "$1"
-}
-
-# rdb_start FILE: where the data begin in $value, after the header with the
-# time and the memory used: select database 0, and the size of its hash table
-rdb_start()
-{
-	[ "$(head -c 5 "$1")" = REDIS ] || return 1
-	value=$(head -c 1024 "$1" | grep -obUaP '\xfe\x00\xfb' | head -n 1 | cut -d : -f 1)
-	[ -n "$value" ]
-}
-
-# rdb_same FILE FILE: but for the header, and for the check sum at the end
-rdb_same()
-{
-	local a b
-
-	rdb_start "$1" || return 1
-	a=$value
-	rdb_start "$2" || return 1
-	b=$value
-	cmp -s <(tail -c +$((a + 1)) "$1" | head -c -8) <(tail -c +$((b + 1)) "$2" | head -c -8)
 }
 
 do_digest=
@@ -815,32 +479,6 @@ say
 
 # --- results
 
-# median VALUE...
-median()
-{
-	if [ $# -eq 0 ]; then
-		value=
-		return
-	fi
-	value=$(printf '%s\n' "$@" | sort -n | awk '{
-		v[NR] = $1
-	} END {
-		h = int(NR / 2)
-		printf "%.10g", NR % 2 ? v[h + 1] : (v[h] + v[h + 1]) / 2
-	}')
-}
-
-ratio()
-{
-	value=
-	if [ -n "$1" ] && [ -n "$2" ]; then
-		value=$(awk -v a="$1" -v b="$2" 'BEGIN {
-			if (a > 0 && b > 0)
-				printf "%.4g", a / b
-		}')
-	fi
-}
-
 declare -A med_fork med_pt med_write med_cow
 for m in "${modes[@]}"; do
 	# shellcheck disable=SC2086 # lists of numbers
@@ -858,19 +496,10 @@ pt_ratio=$value
 ratio "${med_write[off]:-}" "${med_write[on]:-}"
 write_ratio=$value
 
-if grep -q '^flags.*hypervisor' /proc/cpuinfo 2> /dev/null; then
-	where=' (virtual machine)'
-else
-	where=
-fi
 thp=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null)
 
-echo "redis-snapshot: $product-server $redis_version, $(uname -sr)$where, $(nproc) CPU(s)"
-if [ -n "$feature" ]; then
-	echo "copy-on-write page tables: ${setting:-unknown}, min_tables ${min_tables:-unknown}"
-else
-	echo "copy-on-write page tables: not in this kernel"
-fi
+echo "redis-snapshot: $product-server $redis_version, $(system_line)"
+feature_line
 printf 'data: %d keys, values of %d bytes, used_memory %d MiB, RSS %d MiB, VmPTE %d kB\n' \
 	"$dbsize" "$value_size" $((used_memory >> 20)) $((rss_kb >> 10)) "$vmpte_kb"
 printf 'disable-thp %s (system: %s), rdbcompression %s, %d writes during each save\n' \
@@ -910,19 +539,10 @@ echo "live data after all saves: $live_check"
 
 if [ -n "$json" ]; then
 	{
-		quote "$(uname -r)"
-		printf '{\n  "tool": "redis-snapshot",\n  "kernel": %s,\n' "$value"
+		printf '{\n'
+		json_system
 		quote "$redis_version"
-		printf '  "redis_version": %s,\n  "cpus": %d,\n' "$value" "$(nproc)"
-		if [ -n "$feature" ]; then
-			quote "$setting"
-			printf '  "cow_pte": { "present": true, "enabled": %s,' "$value"
-			printf ' "min_tables": %s },\n' "${min_tables:-null}"
-		else
-			printf '  "cow_pte": { "present": false },\n'
-		fi
-		quote "$note"
-		printf '  "note": %s,\n' "$value"
+		printf '  "redis_version": %s,\n' "$value"
 		printf '  "keys": %d,\n  "value_size": %d,\n  "used_memory": %d,\n' \
 			"$dbsize" "$value_size" "$used_memory"
 		printf '  "rss_kb": %d,\n  "vmpte_kb": %d,\n  "writes": %d,\n' \
@@ -955,14 +575,8 @@ if [ -n "$json" ]; then
 		quote "$digest"
 		printf '  "digest": %s,\n  "live_data": "%s",\n  "wrong": %d,\n' \
 			"$value" "$live_check" "$wrong"
-		printf '  "warnings": ['
-		sep=
-		for w in "${warnings[@]}"; do
-			quote "$w"
-			printf '%s\n    %s' "$sep" "$value"
-			sep=,
-		done
-		printf '\n  ]\n}\n'
+		json_warnings
+		printf '}\n'
 	} > "$json" || die 1 "cannot write $json"
 fi
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -254,6 +255,85 @@ static void measure_pagemap(unsigned int proc)
 	}
 }
 
+/*
+ * The arena's lines of numa_maps.  On which node a page is does not count, nor
+ * whether it is still in the swap cache.
+ */
+static void measure_numa_maps(unsigned int proc)
+{
+	static const char * const field[] = {
+		" anon=", " dirty=", " mapped=", " mapmax=",
+	};
+	unsigned long start;
+	char path[64], line[512];
+	const char *val;
+	size_t i;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/numa_maps", world->pid[proc]);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		start = strtoul(line, NULL, 16);
+		if ((char *)start < arena ||
+		    (char *)start >= arena + ARENA_TABLES * TABLE)
+			continue;
+		for (i = 0; i < ARRAY_LEN(field); i++) {
+			val = strstr(line, field[i]);
+			cow_log(field[i], start,
+				val ? atol(val + strlen(field[i])) : 0);
+		}
+	}
+	if (f)
+		fclose(f);
+}
+
+/* What PAGEMAP_SCAN finds, by category */
+static void measure_scan(unsigned int proc)
+{
+	struct scan_region region[64];
+	struct scan_arg scan = {
+		.size = sizeof(scan),
+		.start = (uintptr_t)arena,
+		.end = (uintptr_t)(arena + ARENA_TABLES * TABLE),
+		.vec = (uintptr_t)region,
+		.vec_len = ARRAY_LEN(region),
+		.category_anyof_mask = SCAN_CATEGORIES,
+		.return_mask = SCAN_CATEGORIES,
+	};
+	char path[64];
+	long i, nr;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", world->pid[proc]);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	do {
+		nr = ioctl(fd, IOC_SCAN, &scan);
+		for (i = 0; i < nr; i++) {
+			cow_log("scanned from", region[i].start,
+				region[i].categories);
+			cow_log("scanned to", region[i].start, region[i].end);
+		}
+		scan.start = scan.walk_end;
+	} while (nr > 0 && scan.start < scan.end);
+	cow_log("scanned", proc, nr);
+	close(fd);
+}
+
+static long call_mincore(const long *arg)
+{
+	unsigned char vec[TABLE_PAGES];
+	unsigned int i, k;
+
+	for (i = 0; i < ARENA_TABLES; i++) {
+		memset(vec, 0, sizeof(vec));
+		cow_log("mincore", i, mincore(arena + i * TABLE, TABLE, vec));
+		for (k = 0; k < TABLE_PAGES; k++)
+			if (vec[k])
+				cow_log("in core", i * TABLE_PAGES + k, vec[k]);
+	}
+	return 0;
+}
+
 static const char *run_counters(enum cow_mode mode, const void *arg)
 {
 	const struct test_case *tc = arg;
@@ -276,6 +356,9 @@ static const char *run_counters(enum cow_mode mode, const void *arg)
 			cow_log("VmPTE", i, cow_status(world->pid[i], "VmPTE"));
 		measure_rollup(i);
 		measure_pagemap(i);
+		measure_numa_maps(i);
+		measure_scan(i);
+		cow_call(i, call_mincore, 0);
 	}
 	cow_world_stop();
 	return NULL;
@@ -470,6 +553,64 @@ TEST_F_TIMEOUT(report, same, 120)
 }
 
 /*
+ * /proc/kpagecount knows pages and no processes: it counts a shared table once.
+ */
+
+static __u64 count_mappings(unsigned int proc, unsigned int page)
+{
+	__u64 pm = cow_pagemap(world->pid[proc], world->page[page]), nr;
+	int fd = open("/proc/kpagecount", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || pread(fd, &nr, sizeof(nr), (pm & PM_PFN_MASK) *
+			    sizeof(nr)) != sizeof(nr))
+		cow_fail("/proc/kpagecount: %s", strerror(errno));
+	close(fd);
+	return nr;
+}
+
+static void expect_mappings(enum cow_mode mode, unsigned int page, __u64 off,
+			    __u64 on, const char *when)
+{
+	__u64 nr = count_mappings(0, page), want = mode == COW_ON ? on : off;
+
+	if (nr != want)
+		cow_fail("%s: page %u is mapped %llu times, expected %llu",
+			 when, page, nr, want);
+}
+
+static const char *run_kpagecount(enum cow_mode mode, const void *arg)
+{
+	unsigned int last;
+
+	cow_mem_start(mode, &cow_mem[MEM_anon]);
+	last = world->nr_pages - 1;
+	expect_mappings(mode, 0, 1, 1, "before fork");
+	cow_fork(0, COW_FORK);
+	cow_fork(0, COW_FORK);
+	expect_mappings(mode, 0, 3, 1, "three sharers");
+	expect_mappings(mode, last, 3, 1, "three sharers");
+	/* The first table, not the last, is copied for another page's sake */
+	cow_poke(1, 1);
+	expect_mappings(mode, 0, 3, 2, "one has a copy");
+	expect_mappings(mode, 1, 2, 1, "one has written");
+	expect_mappings(mode, last, 3, 1, "two tables");
+	cow_poke(2, 1);
+	expect_mappings(mode, 0, 3, 3, "each has a table");
+	cow_exit(1);
+	expect_mappings(mode, 0, 2, 2, "one has gone");
+	expect_mappings(mode, last, 2, 1, "one has gone");
+	cow_exit(2);
+	expect_mappings(mode, 0, 1, 1, "all have gone");
+	cow_world_stop();
+	return NULL;
+}
+
+TEST(kpagecount_counts_tables)
+{
+	COW_REPORT(cow_run(run_kpagecount, NULL));
+}
+
+/*
  * Page-table memory, for which the feature is there: each physical table is
  * counted once, however many processes have it.
  */
@@ -589,22 +730,6 @@ TEST_F_TIMEOUT(memory, vm_pte, 120)
 #define LIVES		12
 #define SLACK_PAGES	300
 
-static long read_page_tables(void)
-{
-	return cow_vmstat("nr_page_table_pages");
-}
-
-static long read_anon_pages(void)
-{
-	return cow_vmstat("nr_anon_pages");
-}
-
-static long read_swap_used(void)
-{
-	return (cow_read_field("/proc/meminfo", "SwapTotal") -
-		cow_read_field("/proc/meminfo", "SwapFree")) / 4;
-}
-
 static void live(enum cow_mode mode, const struct cow_mem *mem)
 {
 	unsigned int a, b, c;
@@ -635,9 +760,9 @@ static bool leaks(enum cow_mode mode, const struct cow_mem *mem)
 		long slack;
 	} counter[] = {
 		/* Each life has some tables per process and many pages */
-		{ "nr_page_table_pages", read_page_tables, LIVES - 1 },
-		{ "nr_anon_pages", read_anon_pages, SLACK_PAGES },
-		{ "pages of swap in use", read_swap_used, SLACK_PAGES },
+		{ "nr_page_table_pages", cow_page_tables, LIVES - 1 },
+		{ "nr_anon_pages", cow_anon_pages, SLACK_PAGES },
+		{ "pages of swap in use", cow_swap_used, SLACK_PAGES },
 	};
 	long before[ARRAY_LEN(counter)], now;
 	bool leaked = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -17,6 +19,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <linux/loop.h>
 #include <linux/sched.h>
 
 #include "cow_pte_util.h"
@@ -25,6 +28,8 @@
 #define CALL_TIMEOUT_MS	(600 * 1000)
 
 /* Bad page, oops, warning; see Documentation/admin-guide/tainted-kernels.rst */
+#define DEBUGFS		"/sys/kernel/debug/"
+
 #define TAINT_SPLAT	(0x20 | 0x80 | 0x200)
 
 struct cow_world *world;
@@ -52,13 +57,24 @@ static struct {
 	{ "/sys/kernel/mm/ksm/pages_to_scan" },
 	{ "/sys/kernel/mm/ksm/sleep_millisecs" },
 	{ "/sys/kernel/mm/transparent_hugepage/enabled" },
+	{ "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan" },
+	{ "/sys/kernel/mm/transparent_hugepage/khugepaged/alloc_sleep_millisecs" },
+	{ "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs" },
 	{ "/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled" },
+	{ "/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none" },
+	{ "/proc/sys/kernel/numa_balancing" },
+	{ "/proc/sys/vm/compaction_proactiveness" },
+	{ "/sys/kernel/debug/sched/numa_balancing/scan_delay_ms" },
+	{ "/sys/kernel/debug/sched/numa_balancing/scan_period_min_ms" },
+	{ "/sys/kernel/debug/sched/numa_balancing/scan_period_max_ms" },
 	{ "/sys/kernel/debug/failslab/ignore-gfp-wait" },
 	{ "/sys/kernel/debug/failslab/verbose" },
+	{ "/sys/kernel/debug/failslab/cache-filter" },
 	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait" },
 	{ "/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem" },
 	{ "/sys/kernel/debug/fail_page_alloc/min-order" },
 	{ "/sys/kernel/debug/fail_page_alloc/verbose" },
+	{ "/proc/sys/kernel/core_pattern" },
 };
 
 struct call {
@@ -220,6 +236,68 @@ long cow_settle(long (*read_value)(void), long limit)
 		usleep(i < 20 ? 10000 : 100000);
 	}
 	return val;
+}
+
+long cow_page_tables(void)
+{
+	return cow_vmstat("nr_page_table_pages");
+}
+
+long cow_anon_pages(void)
+{
+	return cow_vmstat("nr_anon_pages");
+}
+
+long cow_swap_used(void)
+{
+	return (cow_read_field("/proc/meminfo", "SwapTotal") -
+		cow_read_field("/proc/meminfo", "SwapFree")) / 4;
+}
+
+static const struct {
+	const char *name;
+	long (*read)(void);
+	long slack;
+} usage_counter[] = {
+	{ "nr_page_table_pages", cow_page_tables, 0 },
+	/* The test process itself may need some more */
+	{ "nr_anon_pages", cow_anon_pages, 16 },
+	/* Each CPU keeps two handfuls of free slots */
+	{ "pages of swap in use", cow_swap_used, 300 },
+};
+
+/* Note how much memory the system uses */
+void cow_usage_start(struct cow_usage *usage)
+{
+	size_t i;
+
+	cow_fold_vmstat();
+	for (i = 0; i < ARRAY_LEN(usage_counter); i++)
+		usage->before[i] = usage_counter[i].read();
+}
+
+/**
+ * cow_usage_grown() - does the system still use more memory than before?
+ *
+ * Other processes do, now and then: only who sees it several times over has
+ * found a leak.
+ */
+bool cow_usage_grown(const struct cow_usage *usage)
+{
+	bool grown = false;
+	long limit, now;
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(usage_counter); i++) {
+		limit = usage->before[i] + usage_counter[i].slack;
+		now = cow_settle(usage_counter[i].read, limit);
+		if (now <= limit)
+			continue;
+		ksft_print_msg("%s: %ld before, %ld after\n",
+			       usage_counter[i].name, usage->before[i], now);
+		grown = true;
+	}
+	return grown;
 }
 
 /* A number from the environment, or the default */
@@ -650,6 +728,94 @@ int cow_stamped_file(int fd, size_t len)
 	return fd;
 }
 
+/**
+ * cow_direct_device() - a loop device open for O_DIRECT, its file in /tmp
+ *
+ * It goes away when it is closed.  Returns -1 with errno set on failure.
+ */
+int cow_direct_device(size_t len)
+{
+	struct loop_info64 info = { .lo_flags = LO_FLAGS_AUTOCLEAR };
+	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	int file = cow_tmpfile();
+	char path[32];
+	int nr, fd;
+
+	if (ctl < 0 || file < 0 || ftruncate(file, len))
+		return -1;
+	nr = ioctl(ctl, LOOP_CTL_GET_FREE);
+	close(ctl);
+	snprintf(path, sizeof(path), "/dev/loop%d", nr);
+	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (fd >= 0 && (ioctl(fd, LOOP_SET_FD, file) ||
+			ioctl(fd, LOOP_SET_STATUS64, &info))) {
+		close(fd);
+		fd = -1;
+	}
+	close(file);
+	return fd;
+}
+
+/**
+ * cow_faults_start() - choose which allocations cow_with_failure() counts
+ *
+ * Returns NULL, or why allocations cannot be made to fail here.
+ */
+const char *cow_faults_start(enum cow_faults which)
+{
+	const char *tables = which == COW_FAULTS_TABLES ? "Y" : "N";
+	const struct {
+		const char *path;
+		const char *val;
+	} file[] = {
+		{ DEBUGFS "failslab/ignore-gfp-wait", "N" },
+		{ DEBUGFS "failslab/verbose", "0" },
+		/* No cache has been marked: none fails */
+		{ DEBUGFS "failslab/cache-filter", tables },
+		{ DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N" },
+		/* What processes have in their memory is "highmem" */
+		{ DEBUGFS "fail_page_alloc/ignore-gfp-highmem", tables },
+		{ DEBUGFS "fail_page_alloc/min-order", "0" },
+		{ DEBUGFS "fail_page_alloc/verbose", "0" },
+	};
+	size_t i;
+
+	if (access("/proc/self/fail-nth", W_OK))
+		return "no /proc/self/fail-nth: kernel without fault injection";
+	for (i = 0; i < ARRAY_LEN(file); i++)
+		if (cow_write_file(file[i].path, file[i].val))
+			return "no failslab or fail_page_alloc in debugfs";
+	return NULL;
+}
+
+/**
+ * cow_with_failure() - call a function with its nth allocation failing
+ *
+ * Copies to and from user memory count, too, and fail with EFAULT.  Nothing
+ * was injected if the function has fewer than @nth of them.
+ */
+void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
+		      struct cow_outcome *outcome)
+{
+	int fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	char buf[16];
+	ssize_t len;
+
+	/* The first write may fault in what the second must not */
+	len = snprintf(buf, sizeof(buf), "%u", nth);
+	if (pwrite(fd, "0", 1, 0) != 1 || pwrite(fd, buf, len, 0) != len)
+		_exit(1);
+	errno = 0;
+	outcome->ret = fn(arg);
+	outcome->err = errno;
+	/* Reading copies, too: if that fails, it was the nth */
+	len = pread(fd, buf, sizeof(buf), 0);
+	outcome->injected = len > 0 && buf[0] == '0';
+	while (pwrite(fd, "0", 1, 0) != 1)
+		;
+	close(fd);
+}
+
 static void __noreturn serve(unsigned int self)
 {
 	struct reply reply;
@@ -926,6 +1092,20 @@ long cow_call_args(unsigned int proc, cow_fn fn, const long *arg)
 	return ret;
 }
 
+static void fork_as(unsigned int child, unsigned int parent, enum cow_how how)
+{
+	long pid;
+
+	memcpy(world->model[child], world->model[parent],
+	       world->nr_pages * sizeof(world->model[0][0]));
+	pid = cow_call(parent, call_fork, child, how);
+	if (pid < 0)
+		cow_fail("fork of process %u: %s", parent, strerror(errno));
+	proc_started(child, pid, parent);
+	/* Then it is waiting for the next call, and its counters stand still */
+	cow_call(child, call_nothing, 0);
+}
+
 /**
  * cow_fork() - have a process of the world fork
  *
@@ -935,19 +1115,17 @@ long cow_call_args(unsigned int proc, cow_fn fn, const long *arg)
 unsigned int cow_fork(unsigned int parent, enum cow_how how)
 {
 	unsigned int child = world->nr_procs++;
-	long pid;
 
 	if (child >= nr_socks)
 		cow_fail("too many processes");
-	memcpy(world->model[child], world->model[parent],
-	       world->nr_pages * sizeof(world->model[0][0]));
-	pid = cow_call(parent, call_fork, child, how);
-	if (pid < 0)
-		cow_fail("fork of process %u: %s", parent, strerror(errno));
-	proc_started(child, pid, parent);
-	/* Then it is waiting for the next call, and its counters stand still */
-	cow_call(child, call_nothing, 0);
+	fork_as(child, parent, how);
 	return child;
+}
+
+/* Have the parent of a process that has ended fork another in its place */
+void cow_fork_again(unsigned int proc)
+{
+	fork_as(proc, cow_proc[proc].parent, COW_FORK);
 }
 
 /* Reap a process that has ended, in its parent if that still lives */
@@ -961,6 +1139,12 @@ void cow_reap(unsigned int proc)
 		waitpid(p->pid, NULL, 0);
 	close(p->pidfd);
 	p->alive = false;
+}
+
+/* Have a process of the world call a function, without waiting for it */
+void cow_send_args(unsigned int proc, cow_fn fn, const long *arg)
+{
+	send_call(proc, fn, arg);
 }
 
 /* Tell a process of the world to end, without waiting for that */
@@ -1112,4 +1296,113 @@ void cow_must_share(enum cow_mode mode, const struct cow_mem *mem)
 	if (kb < (long)(mem->tables * PAGE / 1024))
 		cow_fail("VmCowPTE is %ld kB after fork, expected %u tables", kb,
 			 mem->tables);
+}
+
+/* Of cow_cgroup_enter() */
+static char cgroup[64];
+
+static int write_cgroup(const char *file, long val, const char *unit)
+{
+	char path[96], buf[32];
+
+	snprintf(path, sizeof(path), "%s/%s", cgroup, file);
+	snprintf(buf, sizeof(buf), "%ld%s", val, unit);
+	return cow_write_file(path, buf);
+}
+
+/* Limit it to so many MiB, with or without swap; until it is entered again */
+int cow_cgroup_limit(long mib, bool swap)
+{
+	return write_cgroup("memory.swap.max", swap ? LONG_MAX >> 20 : 0, "M") |
+	       write_cgroup("memory.max", mib, "M");
+}
+
+/**
+ * cow_cgroup_enter() - put this process in a memory cgroup to reclaim from
+ *
+ * The processes born later are in it, too.  Returns 0, or -1 with the reason
+ * in skip[] if there is none or less than @swap MiB of swap.
+ */
+int cow_cgroup_enter(long swap)
+{
+	char dir[] = "/tmp/cow_pte.XXXXXX", path[96];
+	const char *root = dir;
+
+	if (cow_read_field("/proc/meminfo", "SwapFree") < swap * 1024)
+		return cow_skip("needs %ld MiB of swap", swap);
+	if (!access("/sys/fs/cgroup/cgroup.controllers", F_OK))
+		root = "/sys/fs/cgroup";
+	else if (!mkdtemp(dir) || mount("none", dir, "cgroup2", 0, NULL))
+		return cow_skip("no cgroup2");
+	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", root);
+	cow_write_file(path, "+memory");
+	snprintf(cgroup, sizeof(cgroup), "%s/cow_pte", root);
+	if (mkdir(cgroup, 0755) && errno != EEXIST)
+		return cow_skip("mkdir %s: %s", cgroup, strerror(errno));
+	snprintf(path, sizeof(path), "%s/memory.reclaim", cgroup);
+	if (access(path, W_OK))
+		return cow_skip("no memory.reclaim in %s", cgroup);
+	cow_cgroup_limit(LONG_MAX >> 20, true);
+	write_cgroup("memory.oom.group", 0, "");
+	if (write_cgroup("cgroup.procs", getpid(), ""))
+		return cow_skip("cannot enter %s: %s", cgroup, strerror(errno));
+	return 0;
+}
+
+/* Have the OOM killer take all that are in it */
+int cow_cgroup_oom_group(void)
+{
+	return write_cgroup("memory.oom.group", 1, "");
+}
+
+/* Reclaim so many MiB from it; 0, or -1 if there is no more to get */
+int cow_cgroup_reclaim(long mib)
+{
+	return write_cgroup("memory.reclaim", mib, "M");
+}
+
+/* The only swap area, which is hardly used; or -1 with the reason in skip[] */
+int cow_swap_device(char *dev, size_t len)
+{
+	long size, used = 0;
+	char line[256];
+	int areas = 0;
+	FILE *f;
+
+	f = fopen("/proc/swaps", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "/%*s %*s %ld %ld", &size, &used) == 2)
+			areas += snprintf(dev, len, "%.*s",
+					  (int)strcspn(line, " \t"),
+					  line) < (int)len;
+	if (f)
+		fclose(f);
+	if (areas != 1 || used > 4096)
+		return cow_skip("needs exactly one swap area, not in use");
+	return 0;
+}
+
+/* Have KSM look at all there is; 0, or -1 if there is no KSM */
+int cow_ksm_scan(void)
+{
+	static const char scans[] = "/sys/kernel/mm/ksm/full_scans";
+	char buf[32];
+	long start;
+	int i;
+
+	if (cow_read_file(scans, buf, sizeof(buf)) < 0)
+		return -1;
+	start = strtol(buf, NULL, 10);
+	cow_write_file("/sys/kernel/mm/ksm/pages_to_scan", "10000");
+	cow_write_file("/sys/kernel/mm/ksm/sleep_millisecs", "1");
+	cow_write_file("/sys/kernel/mm/ksm/run", "1");
+	/* Two scans to see that a page does not change, one to merge it */
+	for (i = 0; i < 1000; i++) {
+		usleep(5000);
+		if (cow_read_file(scans, buf, sizeof(buf)) < 0 ||
+		    strtol(buf, NULL, 10) >= start + 3)
+			break;
+	}
+	cow_write_file("/sys/kernel/mm/ksm/run", "0");
+	return 0;
 }

@@ -147,7 +147,9 @@ void cow_world_start_big(enum cow_mode mode, unsigned int max_procs);
 void cow_world_stop(void);
 long cow_try_call_args(unsigned int proc, cow_fn fn, const long *arg);
 long cow_call_args(unsigned int proc, cow_fn fn, const long *arg);
+void cow_send_args(unsigned int proc, cow_fn fn, const long *arg);
 unsigned int cow_fork(unsigned int parent, enum cow_how how);
+void cow_fork_again(unsigned int proc);
 void cow_exit(unsigned int proc);
 void cow_exit_start(unsigned int proc);
 void cow_exec_start(unsigned int proc);
@@ -168,6 +170,9 @@ void cow_must_share(enum cow_mode mode, const struct cow_mem *mem);
 #define cow_try_call(proc, fn, ...) \
 	cow_try_call_args(proc, fn, ((long[6]) { __VA_ARGS__ }))
 
+#define cow_send(proc, fn, ...) \
+	cow_send_args(proc, fn, ((long[6]) { __VA_ARGS__ }))
+
 /* For code that runs in the world's processes */
 __u64 cow_peek(const void *addr);
 int cow_try_write(void *addr, unsigned int page);
@@ -183,6 +188,31 @@ void cow_log(const char *label, long key, __u64 val);
 int cow_skip(const char *fmt, ...) __printf(1, 2);
 int cow_tmpfile(void);
 int cow_stamped_file(int fd, size_t len);
+int cow_direct_device(size_t len);
+
+/* Failing allocations, see cow_with_failure() */
+enum cow_faults {
+	COW_FAULTS_ALL,
+	COW_FAULTS_TABLES,	/* page tables, as good as only */
+};
+
+struct cow_outcome {
+	bool injected;
+	long ret;
+	int err;
+};
+
+const char *cow_faults_start(enum cow_faults which);
+void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
+		      struct cow_outcome *outcome);
+
+/* Does anything stay behind?  For the test process */
+struct cow_usage {
+	long before[3];
+};
+
+void cow_usage_start(struct cow_usage *usage);
+bool cow_usage_grown(const struct cow_usage *usage);
 
 #define COW_STAMP_SLOTS	8
 #define COW_SLOT_BYTES	(PAGE / COW_STAMP_SLOTS)
@@ -194,11 +224,21 @@ int cow_read_file(const char *path, char *buf, size_t len);
 int cow_write_file(const char *path, const char *val);
 long cow_read_field(const char *path, const char *field);
 long cow_vmstat(const char *field);
+long cow_page_tables(void);
+long cow_anon_pages(void);
+long cow_swap_used(void);
 long cow_status(pid_t pid, const char *field);
 __u64 cow_pagemap(pid_t pid, const void *addr);
 void cow_fold_vmstat(void);
 long cow_settle(long (*read_value)(void), long limit);
 long cow_env(const char *name, long def);
+
+int cow_cgroup_enter(long swap);
+int cow_cgroup_limit(long mib, bool swap);
+int cow_cgroup_oom_group(void);
+int cow_cgroup_reclaim(long mib);
+int cow_swap_device(char *dev, size_t len);
+int cow_ksm_scan(void);
 
 #define PM_BIT(n)	(1ULL << (n))
 #define PM_PRESENT	PM_BIT(63)
@@ -208,6 +248,22 @@ long cow_env(const char *name, long def);
 #define PM_EXCLUSIVE	PM_BIT(56)
 #define PM_SOFT_DIRTY	PM_BIT(55)
 #define PM_PFN_MASK	(PM_SOFT_DIRTY - 1)
+
+/* PAGEMAP_SCAN is newer than the oldest headers these tests build with */
+struct scan_arg {
+	__u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	__u64 category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+struct scan_region {
+	__u64 start, end, categories;
+};
+
+#define IOC_SCAN		_IOWR('f', 16, struct scan_arg)
+#define SCAN_WP_MATCHING	0x1
+#define SCAN_IS_WRITTEN		0x2
+/* WPALLOWED, FILE, PRESENT, SWAPPED, PFNZERO, HUGE, SOFT_DIRTY */
+#define SCAN_CATEGORIES		0xfd
 
 /* Ends the body of a test case: skipped if cow_run() etc. gave a reason */
 #define COW_REPORT(reason) do {						\

@@ -8,7 +8,6 @@
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
-#include <linux/loop.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -34,9 +33,11 @@ struct pin_longterm_test {
 #define PIN_WRITE_FLAG	1
 #define PIN_FAST_FLAG	2
 
+enum { PARENT, CHILD, THIRD, THREADED };
+
 struct test_case {
 	const struct cow_mem *mem;
-	unsigned int actor;
+	unsigned int actor;		/* one of the above */
 	bool before_fork;
 	long flags;			/* of the pin */
 	cow_fn leave;
@@ -231,19 +232,37 @@ static bool try_pin(const struct pin_ops *ops, unsigned int proc,
 	return false;
 }
 
+/* Have other threads of a process read all the time */
+static void start_threads(unsigned int proc)
+{
+	cow_exit(cow_fork(proc, COW_THREADED));
+}
+
+/* Fork who acts, and another who shares the memory */
+static void fork_actor(const struct test_case *tc, unsigned int *actor,
+		       unsigned int *other)
+{
+	*other = cow_fork(0, COW_FORK);
+	*actor = 0;
+	if (tc->actor == THIRD) {
+		*actor = cow_fork(0, COW_FORK);
+	} else if (tc->actor != PARENT) {
+		*actor = *other;
+		*other = 0;
+	}
+	if (tc->actor == THREADED)
+		start_threads(*actor);
+}
+
 /* The whole life of a pin on one page */
 static bool pin_page(const struct test_case *tc, const struct pin_ops *ops,
 		     unsigned int page)
 {
-	unsigned int actor = 0, other, late;
+	unsigned int actor, other, late;
 
 	if (tc->before_fork && !try_pin(ops, 0, page, tc->flags))
 		return false;
-	other = cow_fork(0, COW_FORK);
-	if (tc->actor) {
-		actor = other;
-		other = 0;
-	}
+	fork_actor(tc, &actor, &other);
 	if (!tc->before_fork && !try_pin(ops, actor, page, tc->flags))
 		return false;
 
@@ -278,7 +297,7 @@ static const char *run_pin(enum cow_mode mode, const struct test_case *tc,
 
 	if (!pin_saw && start_shared())
 		cow_fail("mmap: %s", strerror(errno));
-	why = cow_mem_start(mode, tc->mem);
+	why = cow_mem_start_big(mode, tc->mem, 2 * COW_USUAL_PROCS);
 	if (why)
 		return why;
 	/* In the first page something was written, often not in the second */
@@ -320,27 +339,49 @@ FIXTURE_TEARDOWN(pin) {}
 		.before_fork = before,					\
 	}
 
-FIXTURE_VARIANT_ADD(pin, anon_before_fork) { TC(anon, 0, true) };
-FIXTURE_VARIANT_ADD(pin, anon_in_parent) { TC(anon, 0, false) };
-FIXTURE_VARIANT_ADD(pin, anon_in_child) { TC(anon, 1, false) };
-FIXTURE_VARIANT_ADD(pin, memfd_before_fork) { TC(memfd, 0, true) };
-FIXTURE_VARIANT_ADD(pin, memfd_in_parent) { TC(memfd, 0, false) };
-FIXTURE_VARIANT_ADD(pin, memfd_in_child) { TC(memfd, 1, false) };
-FIXTURE_VARIANT_ADD(pin, zeropage_before_fork) { TC(zeropage, 0, true) };
-FIXTURE_VARIANT_ADD(pin, zeropage_in_parent) { TC(zeropage, 0, false) };
-FIXTURE_VARIANT_ADD(pin, zeropage_in_child) { TC(zeropage, 1, false) };
-FIXTURE_VARIANT_ADD(pin, swapped_before_fork) { TC(swapped, 0, true) };
-FIXTURE_VARIANT_ADD(pin, swapped_in_parent) { TC(swapped, 0, false) };
-FIXTURE_VARIANT_ADD(pin, swapped_in_child) { TC(swapped, 1, false) };
-FIXTURE_VARIANT_ADD(pin, thp_split_before_fork) { TC(thp_split, 0, true) };
-FIXTURE_VARIANT_ADD(pin, thp_split_in_parent) { TC(thp_split, 0, false) };
-FIXTURE_VARIANT_ADD(pin, thp_split_in_child) { TC(thp_split, 1, false) };
-FIXTURE_VARIANT_ADD(pin, mthp_before_fork) { TC(mthp, 0, true) };
-FIXTURE_VARIANT_ADD(pin, mthp_in_parent) { TC(mthp, 0, false) };
-FIXTURE_VARIANT_ADD(pin, mthp_in_child) { TC(mthp, 1, false) };
-FIXTURE_VARIANT_ADD(pin, ksm_before_fork) { TC(ksm, 0, true) };
-FIXTURE_VARIANT_ADD(pin, ksm_in_parent) { TC(ksm, 0, false) };
-FIXTURE_VARIANT_ADD(pin, ksm_in_child) { TC(ksm, 1, false) };
+FIXTURE_VARIANT_ADD(pin, anon_before_fork) { TC(anon, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, anon_in_parent) { TC(anon, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, anon_in_child) { TC(anon, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, anon_in_third) { TC(anon, THIRD, false) };
+FIXTURE_VARIANT_ADD(pin, anon_in_threaded) { TC(anon, THREADED, false) };
+FIXTURE_VARIANT_ADD(pin, memfd_before_fork) { TC(memfd, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, memfd_in_parent) { TC(memfd, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, memfd_in_child) { TC(memfd, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, memfd_in_third) { TC(memfd, THIRD, false) };
+FIXTURE_VARIANT_ADD(pin, memfd_in_threaded) { TC(memfd, THREADED, false) };
+FIXTURE_VARIANT_ADD(pin, zeropage_before_fork) { TC(zeropage, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, zeropage_in_parent) { TC(zeropage, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, zeropage_in_child) { TC(zeropage, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, zeropage_in_third) { TC(zeropage, THIRD, false) };
+
+FIXTURE_VARIANT_ADD(pin, zeropage_in_threaded) {
+	TC(zeropage, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(pin, swapped_before_fork) { TC(swapped, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, swapped_in_parent) { TC(swapped, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, swapped_in_child) { TC(swapped, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, swapped_in_third) { TC(swapped, THIRD, false) };
+FIXTURE_VARIANT_ADD(pin, swapped_in_threaded) { TC(swapped, THREADED, false) };
+FIXTURE_VARIANT_ADD(pin, thp_split_before_fork) { TC(thp_split, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, thp_split_in_parent) { TC(thp_split, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, thp_split_in_child) { TC(thp_split, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, thp_split_in_third) { TC(thp_split, THIRD, false) };
+
+FIXTURE_VARIANT_ADD(pin, thp_split_in_threaded) {
+	TC(thp_split, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(pin, mthp_before_fork) { TC(mthp, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, mthp_in_parent) { TC(mthp, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, mthp_in_child) { TC(mthp, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, mthp_in_third) { TC(mthp, THIRD, false) };
+FIXTURE_VARIANT_ADD(pin, mthp_in_threaded) { TC(mthp, THREADED, false) };
+FIXTURE_VARIANT_ADD(pin, ksm_before_fork) { TC(ksm, PARENT, true) };
+FIXTURE_VARIANT_ADD(pin, ksm_in_parent) { TC(ksm, PARENT, false) };
+FIXTURE_VARIANT_ADD(pin, ksm_in_child) { TC(ksm, CHILD, false) };
+FIXTURE_VARIANT_ADD(pin, ksm_in_third) { TC(ksm, THIRD, false) };
+FIXTURE_VARIANT_ADD(pin, ksm_in_threaded) { TC(ksm, THREADED, false) };
 
 static void run_longterm(struct __test_metadata *_metadata,
 			 struct test_case tc, long flags)
@@ -426,12 +467,12 @@ static __u64 read_pipe(void)
 
 static void splice_page(const struct test_case *tc, unsigned int page)
 {
-	unsigned int actor = tc->actor, other = !actor, i;
+	unsigned int actor, other, i;
 	__u64 old = world->model[0][page], seen;
 
 	if (tc->before_fork)
 		must(0, call_vmsplice, page, 0, "vmsplice");
-	cow_fork(0, COW_FORK);
+	fork_actor(tc, &actor, &other);
 	if (!tc->before_fork)
 		must(actor, call_vmsplice, page, 0, "vmsplice");
 	if (tc->leave) {
@@ -490,18 +531,48 @@ FIXTURE_VARIANT(vmsplice) {
 FIXTURE_SETUP(vmsplice) {}
 FIXTURE_TEARDOWN(vmsplice) {}
 
-FIXTURE_VARIANT_ADD(vmsplice, anon_before_fork) { TC(anon, 0, true) };
-FIXTURE_VARIANT_ADD(vmsplice, anon_in_parent) { TC(anon, 0, false) };
-FIXTURE_VARIANT_ADD(vmsplice, anon_in_child) { TC(anon, 1, false) };
-FIXTURE_VARIANT_ADD(vmsplice, memfd_before_fork) { TC(memfd, 0, true) };
-FIXTURE_VARIANT_ADD(vmsplice, memfd_in_parent) { TC(memfd, 0, false) };
-FIXTURE_VARIANT_ADD(vmsplice, memfd_in_child) { TC(memfd, 1, false) };
-FIXTURE_VARIANT_ADD(vmsplice, swapped_before_fork) { TC(swapped, 0, true) };
-FIXTURE_VARIANT_ADD(vmsplice, swapped_in_parent) { TC(swapped, 0, false) };
-FIXTURE_VARIANT_ADD(vmsplice, swapped_in_child) { TC(swapped, 1, false) };
-FIXTURE_VARIANT_ADD(vmsplice, thp_split_before_fork) { TC(thp_split, 0, true) };
-FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_parent) { TC(thp_split, 0, false) };
-FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_child) { TC(thp_split, 1, false) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_before_fork) { TC(anon, PARENT, true) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_in_parent) { TC(anon, PARENT, false) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_in_child) { TC(anon, CHILD, false) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_in_third) { TC(anon, THIRD, false) };
+FIXTURE_VARIANT_ADD(vmsplice, anon_in_threaded) { TC(anon, THREADED, false) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_before_fork) { TC(memfd, PARENT, true) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_in_parent) { TC(memfd, PARENT, false) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_in_child) { TC(memfd, CHILD, false) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_in_third) { TC(memfd, THIRD, false) };
+FIXTURE_VARIANT_ADD(vmsplice, memfd_in_threaded) { TC(memfd, THREADED, false) };
+
+FIXTURE_VARIANT_ADD(vmsplice, swapped_before_fork) {
+	TC(swapped, PARENT, true)
+};
+
+FIXTURE_VARIANT_ADD(vmsplice, swapped_in_parent) { TC(swapped, PARENT, false) };
+FIXTURE_VARIANT_ADD(vmsplice, swapped_in_child) { TC(swapped, CHILD, false) };
+FIXTURE_VARIANT_ADD(vmsplice, swapped_in_third) { TC(swapped, THIRD, false) };
+
+FIXTURE_VARIANT_ADD(vmsplice, swapped_in_threaded) {
+	TC(swapped, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_before_fork) {
+	TC(thp_split, PARENT, true)
+};
+
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_parent) {
+	TC(thp_split, PARENT, false)
+};
+
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_child) {
+	TC(thp_split, CHILD, false)
+};
+
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_third) {
+	TC(thp_split, THIRD, false)
+};
+
+FIXTURE_VARIANT_ADD(vmsplice, thp_split_in_threaded) {
+	TC(thp_split, THREADED, false)
+};
 
 static void run_leave(struct __test_metadata *_metadata, struct test_case tc,
 		      cow_fn leave)
@@ -538,28 +609,6 @@ TEST_F_TIMEOUT(vmsplice, stay, 120)
 /* A block device transfers directly from and to the pages */
 
 static int direct_fd;
-
-static int open_loop(void)
-{
-	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	int file = cow_tmpfile();
-	int nr = ctl < 0 ? -1 : ioctl(ctl, LOOP_CTL_GET_FREE);
-	char path[32];
-	int fd;
-
-	if (ctl >= 0)
-		close(ctl);
-	if (nr < 0 || file < 0 || ftruncate(file, TABLE))
-		return -1;
-	snprintf(path, sizeof(path), "/dev/loop%d", nr);
-	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	if (fd >= 0 && ioctl(fd, LOOP_SET_FD, file)) {
-		close(fd);
-		fd = -1;
-	}
-	close(file);
-	return fd;
-}
 
 static long direct_out(const long *arg)
 {
@@ -605,13 +654,15 @@ static const char *run_direct(enum cow_mode mode, const void *arg)
 	unsigned int page;
 	const char *why;
 
-	direct_fd = open_loop();
+	direct_fd = cow_direct_device(TABLE);
 	if (direct_fd < 0)
 		return "no loop device";
 	why = cow_mem_start(mode, tc->mem);
 	if (!why) {
 		cow_fork(0, COW_FORK);
 		cow_fork(0, COW_FORK);
+		if (tc->actor == THREADED)
+			start_threads(1);
 		for (page = 0; page < 2; page++) {
 			direct_io(1, page);
 			direct_io(0, page);
@@ -620,7 +671,6 @@ static const char *run_direct(enum cow_mode mode, const void *arg)
 		}
 		cow_world_stop();
 	}
-	ioctl(direct_fd, LOOP_CLR_FD);
 	close(direct_fd);
 	return why;
 }
@@ -635,13 +685,33 @@ FIXTURE_VARIANT(direct_io) {
 FIXTURE_SETUP(direct_io) {}
 FIXTURE_TEARDOWN(direct_io) {}
 
-FIXTURE_VARIANT_ADD(direct_io, anon) { TC(anon, 0, false) };
-FIXTURE_VARIANT_ADD(direct_io, memfd) { TC(memfd, 0, false) };
-FIXTURE_VARIANT_ADD(direct_io, zeropage) { TC(zeropage, 0, false) };
-FIXTURE_VARIANT_ADD(direct_io, swapped) { TC(swapped, 0, false) };
-FIXTURE_VARIANT_ADD(direct_io, thp_split) { TC(thp_split, 0, false) };
-FIXTURE_VARIANT_ADD(direct_io, mthp) { TC(mthp, 0, false) };
-FIXTURE_VARIANT_ADD(direct_io, ksm) { TC(ksm, 0, false) };
+FIXTURE_VARIANT_ADD(direct_io, anon) { TC(anon, PARENT, false) };
+FIXTURE_VARIANT_ADD(direct_io, memfd) { TC(memfd, PARENT, false) };
+FIXTURE_VARIANT_ADD(direct_io, zeropage) { TC(zeropage, PARENT, false) };
+FIXTURE_VARIANT_ADD(direct_io, swapped) { TC(swapped, PARENT, false) };
+FIXTURE_VARIANT_ADD(direct_io, thp_split) { TC(thp_split, PARENT, false) };
+FIXTURE_VARIANT_ADD(direct_io, mthp) { TC(mthp, PARENT, false) };
+FIXTURE_VARIANT_ADD(direct_io, ksm) { TC(ksm, PARENT, false) };
+
+FIXTURE_VARIANT_ADD(direct_io, anon_threaded) {
+	TC(anon, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(direct_io, memfd_threaded) {
+	TC(memfd, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(direct_io, swapped_threaded) {
+	TC(swapped, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(direct_io, thp_split_threaded) {
+	TC(thp_split, THREADED, false)
+};
+
+FIXTURE_VARIANT_ADD(direct_io, ksm_threaded) {
+	TC(ksm, THREADED, false)
+};
 
 TEST_F_TIMEOUT(direct_io, both_ways, 120)
 {

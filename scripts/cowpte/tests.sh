@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Shared by check.sh and mm-tests.sh: running test programs in a guest and
+# counting results. To be sourced after common.sh.
+
+passed=0
+failed=0
+
+# result STATUS WHAT: count one check
+result()
+{
+	if [ "$1" -eq 0 ]; then
+		passed=$((passed + 1))
+		printf 'ok: %s\n' "$2"
+	else
+		failed=$((failed + 1))
+		printf 'FAILED: %s\n' "$2"
+	fi
+}
+
+# slug WHAT: the same as the name of a file
+slug()
+{
+	tr -c 'a-z0-9\n' - <<< "$1"
+}
+
+# run_list KERNEL CMDLINE DIR SECONDS [OPTION OF run.sh...]: one guest that runs
+# the programs in DIR/list, see guest-tests.sh; for at most SECONDS
+run_list()
+{
+	local kernel=$1 cmdline=$2 dir=$3 most=$4 limit=300 seconds status=0
+
+	shift 4
+	# Beside its own time each program may take some to be cleaned up after.
+	while read -r _ seconds _; do
+		limit=$((limit + seconds + 30))
+	done < "$dir/list"
+	[ "$limit" -lt "$most" ] || limit=$most
+	"$SCRIPTS/run.sh" -k "$kernel" -m 4G -s 1024 -t "$limit" -a "$cmdline" -w "$dir" \
+		-o "$dir/console.log" "$@" -- "$SCRIPTS/guest-tests.sh" "$dir" \
+		> "$dir/run.log" 2>&1 || status=$?
+	return $status
+}
+
+# leak_result WHAT DIR NAME: count what guest-tests.sh found after a program
+leak_result()
+{
+	local leak status=0
+
+	# None: the guest died under it, and that is counted elsewhere.
+	[ -s "$2/$3.leak" ] || return 0
+	leak=$(cat "$2/$3.leak")
+	[[ $leak = ok* ]] || status=1
+	result $status "$1: page tables, anonymous memory and swap are back to where they began"
+	[ $status -eq 0 ] || printf '%s\n' "$leak"
+}
