@@ -17,8 +17,10 @@ PROGRAM_LIMIT=${PROGRAM_LIMIT:-600}
 SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2400}
 SMOKE_LIMIT=300
 
-# In force mode the programs that say most in a short time; with FULL=1, all.
+# In force mode the programs that say most in a short time, and of the longest
+# ones two of the four processes that act in turn; with FULL=1, all of it.
 FORCED="isolation syscalls tree threads"
+LONG="advice swap faults"
 FULL=${FULL:-}
 
 began=$SECONDS
@@ -88,9 +90,11 @@ guest_tests()
 	mkdir -p "$dir"
 	printf '== %s\n' "$what"
 	for program; do
+		name=${program##*/}
+		program="${program%/*} ./$name"
+		[[ -n $FULL || ! " $LONG " = *" $name "* ]] || program+=" -T parent -T third"
 		# (a few huge pages, for the tests that map some)
-		printf '%s %s 16 %s %s\n' "${program##*/}" "$PROGRAM_LIMIT" \
-			"${program%/*}" "./${program##*/}"
+		printf '%s %s 16 %s\n' "$name" "$PROGRAM_LIMIT" "$program"
 	done > "$dir/list"
 	# (two nodes, for those that migrate)
 	run_list debug "$cmdline" "$dir" "$SELFTESTS_LIMIT" -n || status=$?

@@ -34,7 +34,8 @@ GUEST_LIMIT=3600	# seconds; the others go on in another guest
 #
 # Not here: test_vmalloc.sh (a module that tests vmalloc only), the 32-bit
 # programs (no compiler for them), va_high_addr_switch (five levels of page
-# tables, see run.sh).
+# tables, see run.sh), charge_reserved_hugetlb.sh (it makes lockdep complain of
+# cpuset_mutex and mmap_lock in the untouched kernel).
 table()
 {
 	cat <<'TABLE'
@@ -93,7 +94,6 @@ hugetlb-madvise		- 120 128 ./hugetlb-madvise
 hugetlb_dio		- 120 128 ./hugetlb_dio
 hugetlb_fault_after_madv - 400 1 ./hugetlb_fault_after_madv
 hugetlb_madv_vs_map	- 120 1 ./hugetlb_madv_vs_map
-charge_reserved_hugetlb	- 600 0 ./charge_reserved_hugetlb.sh -cgroup-v2
 hugetlb_reparenting	- 300 0 ./hugetlb_reparenting_test.sh -cgroup-v2
 compaction_test		- 400 0 ./compaction_test
 khugepaged		- 900 0 ./khugepaged

@@ -1038,8 +1038,14 @@ void cow_world_stop(void)
 
 static void lost(unsigned int proc)
 {
-	cow_fail("process %u (pid %d) of the world died", proc,
-		 cow_proc[proc].pid);
+	siginfo_t info = {};
+
+	/* Known only of a child of this process */
+	waitid(P_PID, world->pid[proc], &info, WEXITED | WNOWAIT);
+	cow_fail("process %u (pid %d) of the world died: %s %d", proc,
+		 world->pid[proc],
+		 info.si_code == CLD_EXITED ? "exit status" : "signal",
+		 info.si_status);
 }
 
 static void send_call(unsigned int proc, cow_fn fn, const long *arg)

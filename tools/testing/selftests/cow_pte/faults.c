@@ -1580,17 +1580,23 @@ static void measure(unsigned int proc, long *val)
 		val[i] = cow_status(world->pid[proc], field[i]);
 }
 
-static void check_fields(unsigned int nth, unsigned int proc,
-			 const long *before)
+/* Returns whether all is as before; if @must, it fails where it is not */
+static bool check_fields(unsigned int nth, unsigned int proc,
+			 const long *before, bool must)
 {
 	long now[NR_FIELDS];
 	size_t i;
 
 	measure(proc, now);
-	for (i = 0; i < NR_FIELDS; i++)
-		if (now[i] != before[i])
+	for (i = 0; i < NR_FIELDS; i++) {
+		if (now[i] == before[i])
+			continue;
+		if (must)
 			cow_fail("allocation %u: process %u: %s: %ld kB, before: %ld",
 				 nth, proc, field[i], now[i], before[i]);
+		return false;
+	}
+	return true;
 }
 
 /* Returns why it cannot run here; or NULL, and adds to @failures */
@@ -1599,7 +1605,7 @@ static const char *run_forks(enum cow_mode mode, const struct fork_case *fc,
 {
 	unsigned int nth, i, forker = fc->flags & BY_CHILD ? 1 : 0;
 	long before[MAX_PROCS][NR_FIELDS];
-	bool more = true, look;
+	bool more = true, again = false, same, look;
 	const char *why;
 
 	why = cow_mem_start(mode, &cow_mem[fc->mem]);
@@ -1626,7 +1632,7 @@ static const char *run_forks(enum cow_mode mode, const struct fork_case *fc,
 	look = fc->mem != MEM_swapped;
 	if (look)
 		cow_check_all("before");
-	for (nth = 1; more; nth++) {
+	for (nth = 1; more || again; nth++) {
 		if (nth > 4 * MAX_NTH)
 			cow_fail("there is no end to the allocations");
 		for (i = 0; i < world->nr_procs; i++)
@@ -1640,8 +1646,14 @@ static const char *run_forks(enum cow_mode mode, const struct fork_case *fc,
 				cow_fail("allocation %u: %s", nth,
 					 strerror(board->outcome.err));
 		}
-		for (i = 0; i < world->nr_procs; i++)
-			check_fields(nth, i, before[i]);
+		/*
+		 * A page of its own that the process touched for the first time
+		 * is not touched for the first time again; a leak comes back.
+		 */
+		for (i = 0, same = true; i < world->nr_procs; i++)
+			same &= check_fields(nth, i, before[i], again);
+		again = !same;
+		nth -= again;
 		if (look)
 			cow_check(forker, "after a failed fork");
 		if (fc->flags & FIRST_FORK)
@@ -1712,6 +1724,15 @@ TEST_F_TIMEOUT(fork, nth_allocation, 300)
 
 int main(int argc, char **argv)
 {
+	/*
+	 * The kernel writes to a thread's rseq area when the thread is moved to
+	 * another processor, and kills it if that fails: with the feature, when
+	 * the table cannot be copied; without it, when the page cannot.
+	 */
+	if (!getenv("GLIBC_TUNABLES")) {
+		setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
+		execv("/proc/self/exe", argv);
+	}
 	cow_main_start();
 	return test_harness_run(argc, argv);
 }
