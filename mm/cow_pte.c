@@ -94,6 +94,17 @@ static void cow_pte_flush(struct mm_struct *mm, unsigned long start,
 	flush_tlb_range(&vma, start, end);
 }
 
+/* Who has swap entries must be where swapoff looks for them. */
+static void cow_pte_add_mmlist(struct mm_struct *mm, struct list_head *head)
+{
+	if (likely(!list_empty(&mm->mmlist)))
+		return;
+	spin_lock(&mmlist_lock);
+	if (list_empty(&mm->mmlist))
+		list_add(&mm->mmlist, head);
+	spin_unlock(&mmlist_lock);
+}
+
 /*
  * Entry of the PTE table at @addr, or NULL if there is no PMD table.  Stable
  * for who keeps the upper levels in place, see cow_pte_is_sharer() for others.
@@ -550,7 +561,7 @@ static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 			addr = (addr & PUD_MASK) + PUD_SIZE;
 			continue;
 		}
-		if (pmd_present(*pmd) && pmd_table_protected(*pmd)) {
+		if (pmd_table_protected(*pmd)) {
 			ptdesc = pmd_pte_ptdesc(*pmd);
 			ptl = ptlock_ptr(ptdesc);
 			spin_lock(ptl);
@@ -589,13 +600,9 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 	atomic_long_add(fork->nr_shared * PTRS_PER_PTE * sizeof(pte_t),
 			&mm->pgtables_bytes);
 
-	/* Swap entries came with the tables: let swapoff find the child. */
-	if (!list_empty(&oldmm->mmlist) && list_empty(&mm->mmlist)) {
-		spin_lock(&mmlist_lock);
-		if (list_empty(&mm->mmlist))
-			list_add(&mm->mmlist, &oldmm->mmlist);
-		spin_unlock(&mmlist_lock);
-	}
+	/* Swap entries came with the tables. */
+	if (!list_empty(&oldmm->mmlist))
+		cow_pte_add_mmlist(mm, &oldmm->mmlist);
 	count_vm_events(COW_PTE_SHARE, fork->nr_shared);
 	trace_cow_pte_share(mm, oldmm, fork->nr_shared);
 }
@@ -705,7 +712,7 @@ static int cow_pte_dup_swap(struct mm_struct *mm, pte_t *src,
 	pte_t pte;
 	int i;
 
-	/* Who has a swap entry is where swapoff finds it. */
+	/* See cow_pte_add_mmlist(). */
 	if (list_empty(&mm->mmlist))
 		return 0;
 
@@ -777,7 +784,7 @@ int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 again:
 	pml = pmd_lock(mm, pmd);
 	/* Another thread of this mm may have been here first. */
-	if (!pmd_present(*pmd) || !pmd_table_protected(*pmd))
+	if (!pmd_table_protected(*pmd))
 		goto unlock_pmd;
 
 	ptdesc = pmd_pte_ptdesc(*pmd);
@@ -987,7 +994,7 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	}
 
 	pml = pmd_lock(mm, pmd);
-	if (!pmd_present(*pmd) || !pmd_table_protected(*pmd)) {
+	if (!pmd_table_protected(*pmd)) {
 		spin_unlock(pml);
 		return false;
 	}
@@ -1058,14 +1065,13 @@ void __cow_pte_put(struct ptdesc *ptdesc)
 		call_rcu(&ptdesc->pt_rcu_head, cow_pte_free_rcu);
 }
 
-/* Returns true always; the gather puts the reference, see __tlb_remove_table(). */
-bool __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
+/* The gather puts the reference, see __tlb_remove_table(). */
+void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
 			unsigned long addr)
 {
 	tlb_flush_pmd_range(tlb, addr, PAGE_SIZE);
 	tlb->freed_tables = 1;
 	tlb_remove_table(tlb, ptdesc_page(ptdesc));
-	return true;
 }
 
 /*
@@ -1103,53 +1109,75 @@ unsigned int __cow_pte_sharers(pte_t *ptep)
 	return ptdesc_cow_pte(ptdesc) ? READ_ONCE(ptdesc->pt_cow_sharers) : 1;
 }
 
-static void cow_pte_add_one(struct mm_struct *mm, unsigned long addr,
-			    int member, long value)
+static void cow_pte_add_rss_one(struct mm_struct *mm, unsigned long addr,
+				const int *rss)
 {
 	struct cow_pte_fork *fork;
+	int i;
 
-	if (value < 0)
-		update_hiwater_rss(mm);
+	update_hiwater_rss(mm);
+	if (rss[MM_SWAPENTS] > 0)
+		cow_pte_add_mmlist(mm, &init_mm.mmlist);
 
 	spin_lock(&mm->cow_pte.lock);
 	fork = mm->cow_pte.fork;
-	if (unlikely(fork)) {
+	for (i = 0; i < NR_MM_COUNTERS; i++) {
 		/*
 		 * In the middle of a fork.  The child's share is not yet in
 		 * its counters; and what fork has not reached yet will come to
 		 * the child as it is then, not as it was when fork began.
 		 */
-		bool inherited = member == MM_ANONPAGES ||
-				 member == MM_SWAPENTS;
+		bool inherited = i == MM_ANONPAGES || i == MM_SWAPENTS;
 
-		if (fork->mm == mm ||
-		    (inherited && addr >= READ_ONCE(fork->pos)))
-			atomic_long_add(value, &fork->inherit[member]);
-		if (fork->mm == mm)
-			goto unlock;
+		if (!rss[i])
+			continue;
+		if (unlikely(fork) &&
+		    (fork->mm == mm ||
+		     (inherited && addr >= READ_ONCE(fork->pos))))
+			atomic_long_add(rss[i], &fork->inherit[i]);
+		if (likely(!fork) || fork->mm != mm)
+			add_mm_counter(mm, i, rss[i]);
 	}
-	add_mm_counter(mm, member, value);
-unlock:
 	spin_unlock(&mm->cow_pte.lock);
 }
 
-void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
-			      pte_t *ptep, int member, long value)
+static void cow_pte_add_rss(struct mm_struct *mm, unsigned long addr,
+			    pte_t *ptep, const int *rss)
 {
+	struct cow_pte_family *family = mm->cow_pte.family;
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
-	struct cow_pte_family *family;
 	struct mm_struct *pos;
 
-	if (__cow_pte_sharers(ptep) == 1) {
-		cow_pte_add_one(mm, addr, member, value);
+	if (!cow_pte_shared(ptep)) {
+		cow_pte_add_rss_one(mm, addr, rss);
 		return;
 	}
-	family = mm->cow_pte.family;
 	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings)
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
 		if (cow_pte_is_sharer(pos, ptdesc, addr))
-			cow_pte_add_one(pos, addr, member, value);
+			cow_pte_add_rss_one(pos, addr, rss);
+	}
 	spin_unlock(&family->lock);
+}
+
+void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
+			      pte_t *ptep, int member, int value)
+{
+	int rss[NR_MM_COUNTERS] = {};
+
+	rss[member] = value;
+	cow_pte_add_rss(mm, addr, ptep, rss);
+}
+
+void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
+			    pte_t *ptep, int nr)
+{
+	const int rss[NR_MM_COUNTERS] = {
+		[MM_ANONPAGES] = -nr,
+		[MM_SWAPENTS] = nr,
+	};
+
+	cow_pte_add_rss(mm, addr, ptep, rss);
 }
 
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
@@ -1160,27 +1188,9 @@ void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 	struct mm_struct *pos;
 
 	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings)
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
 		if (pos != mm && cow_pte_is_sharer(pos, ptdesc, addr))
 			try_to_unmap_flush_mm(pos, pteval, addr, flags);
-	spin_unlock(&family->lock);
-}
-
-void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr, pte_t *ptep)
-{
-	struct cow_pte_family *family = mm->cow_pte.family;
-	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
-	struct mm_struct *pos;
-
-	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (!list_empty(&pos->mmlist) ||
-		    !cow_pte_is_sharer(pos, ptdesc, addr))
-			continue;
-		spin_lock(&mmlist_lock);
-		if (list_empty(&pos->mmlist))
-			list_add(&pos->mmlist, &init_mm.mmlist);
-		spin_unlock(&mmlist_lock);
 	}
 	spin_unlock(&family->lock);
 }
@@ -1196,18 +1206,20 @@ void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	unsigned long slot = cow_pte_slot(addr);
 	struct mm_struct *pos;
-	int i;
 
-	if (cow_pte_shared(ptep)) {
-		spin_lock(&family->lock);
-		list_for_each_entry(pos, &family->mms, cow_pte.siblings)
-			if (pos != mm && cow_pte_is_sharer(pos, ptdesc, slot))
-				cow_pte_flush(pos, slot, slot + PMD_SIZE);
-		spin_unlock(&family->lock);
+	if (!cow_pte_shared(ptep)) {
+		cow_pte_add_rss_one(mm, slot, rss);
+		return;
 	}
-	for (i = 0; i < NR_MM_COUNTERS; i++)
-		if (rss[i])
-			__cow_pte_add_mm_counter(mm, slot, ptep, i, rss[i]);
+	spin_lock(&family->lock);
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
+		if (!cow_pte_is_sharer(pos, ptdesc, slot))
+			continue;
+		if (pos != mm)
+			cow_pte_flush(pos, slot, slot + PMD_SIZE);
+		cow_pte_add_rss_one(pos, slot, rss);
+	}
+	spin_unlock(&family->lock);
 }
 
 /* Families larger than this are not searched for the sake of statistics. */
@@ -1241,7 +1253,7 @@ int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
 		local_irq_save(flags);
 		pmd = cow_pte_find_pmd(pos, addr);
 		pmdval = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
-		if (pmd_present(pmdval) && pmd_table_protected(pmdval)) {
+		if (pmd_table_protected(pmdval)) {
 			ptdesc = pmd_pte_ptdesc(pmdval);
 			pte = (pte_t *)ptdesc_address(ptdesc) + pte_index(addr);
 			sharers = READ_ONCE(ptdesc->pt_cow_sharers);

@@ -80,18 +80,18 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   struct zap_details *details);
 void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
 			   pte_t *ptep, int *rss);
-bool __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
+void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
 			unsigned long addr);
 void __cow_pte_put(struct ptdesc *ptdesc);
 unsigned int __cow_pte_sharers(pte_t *ptep);
 int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
 			      pte_t *ptep, int mapcount);
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
-			      pte_t *ptep, int member, long value);
+			      pte_t *ptep, int member, int value);
+void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
+			    pte_t *ptep, int nr);
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 			     pte_t *ptep, pte_t pteval, enum ttu_flags flags);
-void __cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
-			  pte_t *ptep);
 int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags);
 int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on);
 
@@ -333,7 +333,8 @@ static inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
 {
 	if (!cow_pte_enabled() || !ptdesc_cow_pte(page_ptdesc(table)))
 		return false;
-	return __cow_pte_free_tlb(tlb, page_ptdesc(table), addr);
+	__cow_pte_free_tlb(tlb, page_ptdesc(table), addr);
+	return true;
 }
 
 /**
@@ -400,12 +401,33 @@ static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
  */
 static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
 					  unsigned long addr, pte_t *ptep,
-					  int member, long value)
+					  int member, int value)
 {
 	if (cow_pte_enabled())
 		__cow_pte_add_mm_counter(mm, addr, ptep, member, value);
 	else
 		add_mm_counter(mm, member, value);
+}
+
+/**
+ * cow_pte_account_swap - account anonymous pages that go to swap, or come back
+ * @mm: the mm in which they were found
+ * @addr: address of the first entry
+ * @ptep: an entry of the table, whose lock is held
+ * @nr: how many go, below 0: come back
+ *
+ * The change counts for every mm that shares the table, as above, and swapoff
+ * will find the others.
+ */
+static inline void cow_pte_account_swap(struct mm_struct *mm,
+					unsigned long addr, pte_t *ptep, int nr)
+{
+	if (cow_pte_enabled()) {
+		__cow_pte_account_swap(mm, addr, ptep, nr);
+	} else {
+		add_mm_counter(mm, MM_ANONPAGES, -nr);
+		add_mm_counter(mm, MM_SWAPENTS, nr);
+	}
 }
 
 /**
@@ -422,19 +444,6 @@ static inline void cow_pte_flush_sharers(struct mm_struct *mm,
 {
 	if (cow_pte_shared(ptep))
 		__cow_pte_flush_sharers(mm, addr, ptep, pteval, flags);
-}
-
-/**
- * cow_pte_add_mmlist - let swapoff find the other sharers of a table
- * @mm: the mm in which the rmap walk found the entry
- * @addr: address of the entry
- * @ptep: the entry, whose table's lock is held
- */
-static inline void cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
-				      pte_t *ptep)
-{
-	if (cow_pte_shared(ptep))
-		__cow_pte_add_mmlist(mm, addr, ptep);
 }
 
 /**
@@ -591,19 +600,21 @@ static __always_inline int cow_pte_hidden_mappings(struct mm_struct *mm,
 
 static __always_inline void cow_pte_add_mm_counter(struct mm_struct *mm,
 						   unsigned long addr, pte_t *ptep,
-						   int member, long value)
+						   int member, int value)
 {
 	add_mm_counter(mm, member, value);
+}
+
+static __always_inline void cow_pte_account_swap(struct mm_struct *mm,
+						 unsigned long addr, pte_t *ptep, int nr)
+{
+	add_mm_counter(mm, MM_ANONPAGES, -nr);
+	add_mm_counter(mm, MM_SWAPENTS, nr);
 }
 
 static __always_inline void cow_pte_flush_sharers(struct mm_struct *mm,
 						  unsigned long addr, pte_t *ptep,
 						  pte_t pteval, enum ttu_flags flags)
-{
-}
-
-static __always_inline void cow_pte_add_mmlist(struct mm_struct *mm, unsigned long addr,
-					       pte_t *ptep)
 {
 }
 

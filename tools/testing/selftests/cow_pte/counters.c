@@ -169,16 +169,13 @@ static const char * const smaps_field[] = {
 static long measure_smaps(unsigned int proc)
 {
 	unsigned long start, end;
-	char path[64], line[256];
+	char line[256];
 	bool other_file = false;
 	long files = 0, val;
 	size_t i, len;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", world->pid[proc]);
-	f = fopen(path, "re");
-	if (!f)
-		cow_fail("%s: %s", path, strerror(errno));
+	f = cow_open_proc(world->pid[proc], "smaps");
 	while (fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
 			cow_log("mapping", start, end);
@@ -265,14 +262,16 @@ static void measure_numa_maps(unsigned int proc)
 		" anon=", " dirty=", " mapped=", " mapmax=",
 	};
 	unsigned long start;
-	char path[64], line[512];
+	char line[512];
 	const char *val;
 	size_t i;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/numa_maps", world->pid[proc]);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f)) {
+	/* Only kernels with CONFIG_NUMA have it */
+	if (access("/proc/self/numa_maps", R_OK))
+		return;
+	f = cow_open_proc(world->pid[proc], "numa_maps");
+	while (fgets(line, sizeof(line), f)) {
 		start = strtoul(line, NULL, 16);
 		if ((char *)start < arena ||
 		    (char *)start >= arena + ARENA_TABLES * TABLE)
@@ -283,8 +282,7 @@ static void measure_numa_maps(unsigned int proc)
 				val ? atol(val + strlen(field[i])) : 0);
 		}
 	}
-	if (f)
-		fclose(f);
+	fclose(f);
 }
 
 /* What PAGEMAP_SCAN finds, by category */
@@ -754,34 +752,16 @@ static void live(enum cow_mode mode, const struct cow_mem *mem)
  */
 static bool leaks(enum cow_mode mode, const struct cow_mem *mem)
 {
-	static const struct {
-		const char *name;
-		long (*read)(void);
-		long slack;
-	} counter[] = {
-		/* Each life has some tables per process and many pages */
-		{ "nr_page_table_pages", cow_page_tables, LIVES - 1 },
-		{ "nr_anon_pages", cow_anon_pages, SLACK_PAGES },
-		{ "pages of swap in use", cow_swap_used, SLACK_PAGES },
+	/* Each life has some tables per process and many pages */
+	struct cow_usage usage = {
+		.slack = { LIVES - 1, SLACK_PAGES, SLACK_PAGES },
 	};
-	long before[ARRAY_LEN(counter)], now;
-	bool leaked = false;
 	unsigned int i;
 
-	cow_fold_vmstat();
-	for (i = 0; i < ARRAY_LEN(counter); i++)
-		before[i] = counter[i].read();
+	cow_usage_start(&usage);
 	for (i = 0; i < LIVES; i++)
 		live(mode, mem);
-	for (i = 0; i < ARRAY_LEN(counter); i++) {
-		now = cow_settle(counter[i].read, before[i] + counter[i].slack);
-		if (now <= before[i] + counter[i].slack)
-			continue;
-		ksft_print_msg("%s: %ld before, %ld after\n", counter[i].name,
-			       before[i], now);
-		leaked = true;
-	}
-	return leaked;
+	return cow_usage_grown(&usage);
 }
 
 static const char *run_leak(enum cow_mode mode, const void *arg)

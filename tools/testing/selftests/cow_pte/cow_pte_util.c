@@ -107,6 +107,23 @@ void cow_fail(const char *fmt, ...)
 }
 
 /**
+ * cow_open_proc() - open a file of /proc/PID for reading
+ *
+ * Returns it; the test fails if that does not work.
+ */
+FILE *cow_open_proc(pid_t pid, const char *name)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	f = fopen(path, "re");
+	if (!f)
+		cow_fail("%s: %s", path, strerror(errno));
+	return f;
+}
+
+/**
  * cow_read_file() - read a small file as a string, without the last newline
  *
  * Returns the length or -1 with errno set.
@@ -257,16 +274,13 @@ long cow_swap_used(void)
 static const struct {
 	const char *name;
 	long (*read)(void);
-	long slack;
 } usage_counter[] = {
-	{ "nr_page_table_pages", cow_page_tables, 0 },
-	/* The test process itself may need some more */
-	{ "nr_anon_pages", cow_anon_pages, 16 },
-	/* Each CPU keeps two handfuls of free slots */
-	{ "pages of swap in use", cow_swap_used, 300 },
+	{ "nr_page_table_pages", cow_page_tables },
+	{ "nr_anon_pages", cow_anon_pages },
+	{ "pages of swap in use", cow_swap_used },
 };
 
-/* Note how much memory the system uses */
+/* Note how much memory the system uses; @usage has the slack already */
 void cow_usage_start(struct cow_usage *usage)
 {
 	size_t i;
@@ -289,7 +303,7 @@ bool cow_usage_grown(const struct cow_usage *usage)
 	size_t i;
 
 	for (i = 0; i < ARRAY_LEN(usage_counter); i++) {
-		limit = usage->before[i] + usage_counter[i].slack;
+		limit = usage->before[i] + usage->slack[i];
 		now = cow_settle(usage_counter[i].read, limit);
 		if (now <= limit)
 			continue;
@@ -346,6 +360,22 @@ static void save_files(void)
 		snprintf(saved_file[i].val, sizeof(saved_file[i].val), "%s", from);
 	}
 	snprintf(boot_mode, sizeof(boot_mode), "%s", saved_file[0].val);
+}
+
+/**
+ * cow_without_rseq() - start the program anew, without restartable sequences
+ *
+ * For those that make allocations fail, before cow_main_start().  The kernel
+ * writes to a thread's rseq area when the thread is moved to another processor,
+ * and kills it if that fails: with the feature, when the table cannot be
+ * copied; without it, when the page cannot.
+ */
+void cow_without_rseq(char **argv)
+{
+	if (getenv("GLIBC_TUNABLES"))
+		return;
+	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
+	execv("/proc/self/exe", argv);
 }
 
 /**

@@ -134,6 +134,7 @@ enum cow_mem_kind {
 };
 
 /* Set-up and the two modes */
+void cow_without_rseq(char **argv);
 void cow_main_start(void);
 int cow_available(void);
 void cow_set_system_mode(enum cow_mode mode);
@@ -208,8 +209,16 @@ void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
 
 /* Does anything stay behind?  For the test process */
 struct cow_usage {
+	/* Pages of page tables, anonymous memory, swap */
+	long slack[3];
 	long before[3];
 };
+
+/*
+ * The test process itself may need some more memory; and each CPU keeps two
+ * handfuls of free slots of swap.
+ */
+#define COW_USAGE	{ .slack = { 0, 16, 300 } }
 
 void cow_usage_start(struct cow_usage *usage);
 bool cow_usage_grown(const struct cow_usage *usage);
@@ -220,6 +229,7 @@ bool cow_usage_grown(const struct cow_usage *usage);
 /* Anywhere */
 void cow_fail(const char *fmt, ...)
 	__noreturn __printf(1, 2);
+FILE *cow_open_proc(pid_t pid, const char *name);
 int cow_read_file(const char *path, char *buf, size_t len);
 int cow_write_file(const char *path, const char *val);
 long cow_read_field(const char *path, const char *field);

@@ -542,7 +542,7 @@ static const char *live(enum cow_mode mode, const void *arg)
 static const char *run_lives(enum cow_mode mode, life_fn life, const void *arg,
 			     unsigned int lives)
 {
-	struct cow_usage usage;
+	struct cow_usage usage = COW_USAGE;
 	unsigned int i, j;
 	static bool warm;
 	const char *why = NULL;

@@ -254,15 +254,12 @@ static bool wanted_field(const char *line, bool details)
 static long say_mappings(unsigned int proc)
 {
 	unsigned long start, end, offset;
-	char path[64], line[256], perms[8];
+	char line[256], perms[8];
 	bool details = false;
 	long kb, rss = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", world->pid[proc]);
-	f = fopen(path, "re");
-	if (!f)
-		cow_fail("%s: %s", path, strerror(errno));
+	f = cow_open_proc(world->pid[proc], "smaps");
 	while (fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "%lx-%lx %7s %lx", &start, &end, perms,
 			   &offset) == 4) {
@@ -1671,7 +1668,7 @@ static const char *run_forks(enum cow_mode mode, const struct fork_case *fc,
 static const char *run_fork(enum cow_mode mode, const void *arg)
 {
 	unsigned int i, failures = 0;
-	struct cow_usage usage;
+	struct cow_usage usage = COW_USAGE;
 	bool leaks = true;
 	const char *why;
 
@@ -1724,15 +1721,7 @@ TEST_F_TIMEOUT(fork, nth_allocation, 300)
 
 int main(int argc, char **argv)
 {
-	/*
-	 * The kernel writes to a thread's rseq area when the thread is moved to
-	 * another processor, and kills it if that fails: with the feature, when
-	 * the table cannot be copied; without it, when the page cannot.
-	 */
-	if (!getenv("GLIBC_TUNABLES")) {
-		setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
-		execv("/proc/self/exe", argv);
-	}
+	cow_without_rseq(argv);
 	cow_main_start();
 	return test_harness_run(argc, argv);
 }

@@ -364,66 +364,12 @@ TEST_F_TIMEOUT(random, tree, 300)
  */
 
 #define OOM_ALLOCATIONS	60
-#define DEBUGFS		"/sys/kernel/debug/"
-
-static int arm_fault_injection(void)
-{
-	static const char * const file[][2] = {
-		{ DEBUGFS "failslab/ignore-gfp-wait", "N" },
-		{ DEBUGFS "failslab/verbose", "0" },
-		{ DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N" },
-		{ DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N" },
-		{ DEBUGFS "fail_page_alloc/min-order", "0" },
-		{ DEBUGFS "fail_page_alloc/verbose", "0" },
-	};
-	size_t i;
-
-	if (access("/proc/self/fail-nth", W_OK))
-		return -1;
-	for (i = 0; i < ARRAY_LEN(file); i++)
-		if (cow_write_file(file[i][0], file[i][1]))
-			return -1;
-	return 0;
-}
-
-/* Call @fn(@arg) with the nth allocation failing; was there an nth? */
-static bool with_failure(cow_fn fn, const long *arg, unsigned int nth,
-			 long *ret, int *err)
-{
-	int fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	char buf[16];
-	ssize_t nr;
-
-	nr = snprintf(buf, sizeof(buf), "%u", nth);
-	if (pwrite(fd, buf, nr, 0) != nr)
-		_exit(1);
-	errno = 0;
-	*ret = fn(arg);
-	*err = errno;
-	/*
-	 * Copies to and from user memory fail, too: if it is the turn of one
-	 * of these here, then the operation was through.
-	 */
-	nr = pread(fd, buf, sizeof(buf), 0);
-	if (pwrite(fd, "0", 1, 0) < 0)
-		nr = 0;
-	close(fd);
-	return nr > 0 && buf[0] == '0';
-}
-
-/* The outcome of the last call_failing() */
-struct outcome {
-	bool injected;
-	long ret;
-	int err;
-};
-
-static struct outcome *outcome;
+/* Of the last call_failing(); shared, so that forking does not copy it */
+static struct cow_outcome *outcome;
 
 static long call_failing(const long *arg)
 {
-	outcome->injected = with_failure((cow_fn)arg[0], &arg[2], arg[1],
-					 &outcome->ret, &outcome->err);
+	cow_with_failure(arg[1], (cow_fn)arg[0], &arg[2], outcome);
 	return 0;
 }
 
@@ -535,9 +481,11 @@ static const char *run_oom(enum cow_mode mode, const void *arg)
 	const struct oom_op *op = arg;
 	unsigned int nth, child, failures = 0;
 	bool more = true;
+	const char *why;
 
-	if (arm_fault_injection())
-		return "this kernel has no fault injection";
+	why = cow_faults_start(COW_FAULTS_ALL);
+	if (why)
+		return why;
 	/* An allocation per page makes many that are all alike */
 	for (nth = 1; more && nth <= OOM_ALLOCATIONS; nth++) {
 		start(mode, 3);
@@ -629,9 +577,9 @@ static const char *run_oom_fork(enum cow_mode mode, const void *arg)
 	bool more = true;
 	const char *why;
 
-	if (arm_fault_injection())
-		return "this kernel has no fault injection";
-	why = cow_mem_start(mode, mem);
+	why = cow_faults_start(COW_FAULTS_ALL);
+	if (!why)
+		why = cow_mem_start(mode, mem);
 	if (why)
 		return why;
 	/* One sharer before, so that tables are at two and go to three */
@@ -695,6 +643,7 @@ TEST_F_TIMEOUT(oom_fork, nth_allocation, 900)
 
 int main(int argc, char **argv)
 {
+	cow_without_rseq(argv);
 	cow_main_start();
 	return test_harness_run(argc, argv);
 }
