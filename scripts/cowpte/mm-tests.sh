@@ -36,6 +36,11 @@ GUEST_LIMIT=3600	# seconds; the others go on in another guest
 # programs (no compiler for them), va_high_addr_switch (five levels of page
 # tables, see run.sh), charge_reserved_hugetlb.sh (it makes lockdep complain of
 # cpuset_mutex and mmap_lock in the untouched kernel).
+#
+# uffd-unit-tests runs into a race of the untouched kernel, too, now and then: a
+# fault that takes only the lock of its VMA, after UFFDIO_UNREGISTER has woken
+# all that wait and before it locks that VMA, is still delivered, and UFFDIO_COPY
+# then finds nothing registered. The program ends there, so it is run again.
 table()
 {
 	cat <<'TABLE'
@@ -72,7 +77,7 @@ ksm_tests.cow_time	- 300 0 ./ksm_tests -C
 ksm_tests.numa1		n 120 0 ./ksm_tests -N -m 1
 ksm_tests.numa0		n 120 0 ./ksm_tests -N -m 0
 migration		n 400 0 ./migration
-uffd-unit-tests		- 600 128 ./uffd-unit-tests
+uffd-unit-tests		- 900 128 for i in 1 2 3; do ./uffd-unit-tests > out 2>&1; s=$?; grep -q 'events.*UFFDIO_COPY error: -2 ' out || break; done; cat out; exit $s
 uffd-stress.anon	- 300 0 ./uffd-stress anon 20 16
 uffd-stress.shmem	- 300 0 ./uffd-stress shmem 20 16
 uffd-stress.shmem-private - 300 0 ./uffd-stress shmem-private 20 16
@@ -390,18 +395,6 @@ record()
 		union "$OUT"/record[12]/"$name".verdicts > "$EXPECT/$name.tap-summary"
 		result 0 "$name: $(tally "$EXPECT/$name.tap-summary")"
 	done <<< "$lines"
-}
-
-# The count is the last line even when this script is stopped by an error.
-# shellcheck disable=SC2317 # the trap calls it
-summary()
-{
-	local status=$?
-
-	[ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
-	printf '%d passed, %d failed\n' "$passed" "$failed"
-	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] || exit 1
-	exit 0
 }
 
 # (a function: read as a whole, as this file may be edited while a guest runs)
