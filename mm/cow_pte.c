@@ -225,6 +225,7 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	mm->cow_pte.family = NULL;
 	mm->cow_pte.fork = NULL;
 	mm->cow_pte.nr_dropped = 0;
+	mm->cow_pte.nr_arg_pages = 0;
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
 }
 
@@ -284,13 +285,15 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 	/*
 	 * Anonymous pages and swap entries sit only in VMAs that fork copies,
 	 * so the child has as many as the parent, less what is taken out as
-	 * fork gets there: see cow_pte_take_out().  File pages are counted
-	 * table by table, fork leaves most of them behind.
+	 * fork gets there: see cow_pte_take_out().  And less the arguments of
+	 * programs that vfork()ed children are about to run.  File pages are
+	 * counted table by table, fork leaves most of them behind.
 	 */
 	spin_lock(&oldmm->cow_pte.lock);
 	oldmm->cow_pte.fork = fork;
 	atomic_long_set(&fork->inherit[MM_ANONPAGES],
-			percpu_counter_sum(&oldmm->rss_stat[MM_ANONPAGES]));
+			percpu_counter_sum(&oldmm->rss_stat[MM_ANONPAGES]) -
+			oldmm->cow_pte.nr_arg_pages);
 	atomic_long_set(&fork->inherit[MM_SWAPENTS],
 			percpu_counter_sum(&oldmm->rss_stat[MM_SWAPENTS]));
 	spin_unlock(&oldmm->cow_pte.lock);
@@ -1110,7 +1113,7 @@ unsigned int __cow_pte_sharers(pte_t *ptep)
 }
 
 static void cow_pte_add_rss_one(struct mm_struct *mm, unsigned long addr,
-				const int *rss)
+				const int *rss, bool shared)
 {
 	struct cow_pte_fork *fork;
 	int i;
@@ -1123,19 +1126,20 @@ static void cow_pte_add_rss_one(struct mm_struct *mm, unsigned long addr,
 	fork = mm->cow_pte.fork;
 	for (i = 0; i < NR_MM_COUNTERS; i++) {
 		/*
-		 * In the middle of a fork.  The child's share is not yet in
-		 * its counters; and what fork has not reached yet will come to
+		 * In the middle of a fork.  What the child shares is not yet in
+		 * its counters, and never will be if fork fails; what it got a
+		 * copy of is.  And what fork has not reached yet will come to
 		 * the child as it is then, not as it was when fork began.
 		 */
 		bool inherited = i == MM_ANONPAGES || i == MM_SWAPENTS;
+		bool child = fork && fork->mm == mm && shared;
 
 		if (!rss[i])
 			continue;
-		if (unlikely(fork) &&
-		    (fork->mm == mm ||
-		     (inherited && addr >= READ_ONCE(fork->pos))))
+		if (child || (unlikely(fork) && fork->oldmm == mm &&
+			      inherited && addr >= READ_ONCE(fork->pos)))
 			atomic_long_add(rss[i], &fork->inherit[i]);
-		if (likely(!fork) || fork->mm != mm)
+		if (!child)
 			add_mm_counter(mm, i, rss[i]);
 	}
 	spin_unlock(&mm->cow_pte.lock);
@@ -1145,17 +1149,18 @@ static void cow_pte_add_rss(struct mm_struct *mm, unsigned long addr,
 			    pte_t *ptep, const int *rss)
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
-	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
+	struct ptdesc *ptdesc;
 	struct mm_struct *pos;
 
-	if (!cow_pte_shared(ptep)) {
-		cow_pte_add_rss_one(mm, addr, rss);
+	if (!ptep || !cow_pte_shared(ptep)) {
+		cow_pte_add_rss_one(mm, addr, rss, false);
 		return;
 	}
+	ptdesc = virt_to_ptdesc(ptep);
 	spin_lock(&family->lock);
 	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
 		if (cow_pte_is_sharer(pos, ptdesc, addr))
-			cow_pte_add_rss_one(pos, addr, rss);
+			cow_pte_add_rss_one(pos, addr, rss, true);
 	}
 	spin_unlock(&family->lock);
 }
@@ -1167,6 +1172,14 @@ void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 
 	rss[member] = value;
 	cow_pte_add_rss(mm, addr, ptep, rss);
+}
+
+void __cow_pte_acct_arg_size(struct mm_struct *mm, long nr)
+{
+	spin_lock(&mm->cow_pte.lock);
+	mm->cow_pte.nr_arg_pages += nr;
+	add_mm_counter(mm, MM_ANONPAGES, nr);
+	spin_unlock(&mm->cow_pte.lock);
 }
 
 void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
@@ -1208,7 +1221,7 @@ void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
 	struct mm_struct *pos;
 
 	if (!cow_pte_shared(ptep)) {
-		cow_pte_add_rss_one(mm, slot, rss);
+		cow_pte_add_rss_one(mm, slot, rss, false);
 		return;
 	}
 	spin_lock(&family->lock);
@@ -1217,7 +1230,7 @@ void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
 			continue;
 		if (pos != mm)
 			cow_pte_flush(pos, slot, slot + PMD_SIZE);
-		cow_pte_add_rss_one(pos, slot, rss);
+		cow_pte_add_rss_one(pos, slot, rss, true);
 	}
 	spin_unlock(&family->lock);
 }

@@ -90,6 +90,7 @@ void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 			      pte_t *ptep, int member, int value);
 void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
 			    pte_t *ptep, int nr);
+void __cow_pte_acct_arg_size(struct mm_struct *mm, long nr);
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 			     pte_t *ptep, pte_t pteval, enum ttu_flags flags);
 int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags);
@@ -392,7 +393,7 @@ static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
  * cow_pte_add_mm_counter - account a change that rmap made to an entry
  * @mm: the mm in which the rmap walk found the entry
  * @addr: address of the entry
- * @ptep: the entry, whose table's lock is held
+ * @ptep: the entry, whose table's lock is held; NULL: a PMD entry maps the page
  * @member: which counter
  * @value: what to add
  *
@@ -428,6 +429,19 @@ static inline void cow_pte_account_swap(struct mm_struct *mm,
 		add_mm_counter(mm, MM_ANONPAGES, -nr);
 		add_mm_counter(mm, MM_SWAPENTS, nr);
 	}
+}
+
+/**
+ * cow_pte_acct_arg_size - account pages that are not in the page tables
+ * @mm: mm of a process that executes a program
+ * @nr: how many more pages the arguments of the new program take
+ *
+ * They are not for a child to inherit that another process with this mm forks.
+ */
+static inline void cow_pte_acct_arg_size(struct mm_struct *mm, long nr)
+{
+	/* Always, for the feature may be enabled in between. */
+	__cow_pte_acct_arg_size(mm, nr);
 }
 
 /**
@@ -610,6 +624,11 @@ static __always_inline void cow_pte_account_swap(struct mm_struct *mm,
 {
 	add_mm_counter(mm, MM_ANONPAGES, -nr);
 	add_mm_counter(mm, MM_SWAPENTS, nr);
+}
+
+static __always_inline void cow_pte_acct_arg_size(struct mm_struct *mm, long nr)
+{
+	add_mm_counter(mm, MM_ANONPAGES, nr);
 }
 
 static __always_inline void cow_pte_flush_sharers(struct mm_struct *mm,
