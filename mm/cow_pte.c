@@ -73,9 +73,10 @@ static unsigned long cow_pte_slot(unsigned long addr)
 	return addr & PMD_MASK;
 }
 
+/* Of an entry that points to a table: pmd_pfn() allows for other kinds, too. */
 static struct ptdesc *pmd_pte_ptdesc(pmd_t pmd)
 {
-	return page_ptdesc(pmd_pgtable(pmd));
+	return page_ptdesc(pfn_to_page((pmd_val(pmd) & PTE_PFN_MASK) >> PAGE_SHIFT));
 }
 
 static bool cow_pte_wanted(struct mm_struct *mm)
@@ -511,6 +512,7 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 	unsigned long slot = cow_pte_slot(addr);
 	pmd_t pmd = *src_pmd;
 	const char *reason;
+	unsigned long stack;
 	bool file;
 
 	if (!fork)
@@ -526,16 +528,23 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 	if (pmd_none(pmd))
 		return 0;
 	if (pmd_present(pmd) && !pmd_leaf(pmd)) {
-		if (src_vma->vm_start <= slot && vma_is_anonymous(src_vma) &&
+		/* Both sides will write to the stack before they do anything. */
+		stack = cow_pte_slot(user_stack_pointer(current_pt_regs()));
+		if (src_vma->vm_start <= slot && slot != stack &&
+		    vma_is_anonymous(src_vma) &&
 		    cow_pte_vma_shareable(src_vma)) {
+			end &= PMD_MASK;
+			if (slot < stack && stack < end)
+				end = stack;
 			addr = cow_pte_attach_run(fork, dst_pmd, src_pmd, slot,
-						  end & PMD_MASK);
+						  end);
 			cond_resched();
 			if (addr > slot)
 				return (addr - slot) / PMD_SIZE;
 		}
-		reason = "vma";
-		if (cow_pte_slot_shareable(src_vma, slot, &file)) {
+		reason = slot == stack ? "stack" : "vma";
+		if (slot != stack &&
+		    cow_pte_slot_shareable(src_vma, slot, &file)) {
 			reason = "pinned";
 			if (cow_pte_attach(fork, dst_pmd, src_pmd, slot, file))
 				return 1;
