@@ -340,7 +340,7 @@ static void op_reclaim_then_swapoff(void)
 {
 	char dev[128];
 
-	if (cow_swap_device(dev, sizeof(dev)))
+	if (cow_swap_device(dev, sizeof(dev), 4096))
 		return;
 	swap_out();
 	if (world->skip[0])
@@ -432,6 +432,15 @@ FIXTURE_VARIANT_ADD(op, madvise_dontfork) {
 
 FIXTURE_VARIANT_ADD(op, madvise_wipeonfork) {
 	ADVISE(0, TABLE / 2, MADV_WIPEONFORK)
+};
+
+/* Now what fork copies comes first in the table */
+FIXTURE_VARIANT_ADD(op, madvise_wipeonfork_upper) {
+	ADVISE(TABLE / 2, TABLE / 2, MADV_WIPEONFORK)
+};
+
+FIXTURE_VARIANT_ADD(op, madvise_dontfork_upper) {
+	ADVISE(TABLE / 2, TABLE / 2, MADV_DONTFORK)
 };
 
 FIXTURE_VARIANT_ADD(op, madvise_keeponfork) {

@@ -5,11 +5,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+#include <linux/userfaultfd.h>
 
 #include "kselftest_harness.h"
 #include "cow_pte_util.h"
@@ -723,6 +728,96 @@ static const char *run_vm_pte(enum cow_mode mode, const void *arg)
 TEST_F_TIMEOUT(memory, vm_pte, 120)
 {
 	COW_REPORT(cow_run_once(run_vm_pte, NULL));
+}
+
+/*
+ * exec() accounts the arguments of the new program to the caller's mm, in which
+ * they are not.  A vfork()ed child is held up while it copies them, as one of
+ * them is a page that userfaultfd has to bring.
+ */
+
+static int args_uffd;
+static char *late_arg;
+
+static void *exec_thread(void *arg)
+{
+	pid_t pid = vfork();
+
+	if (!pid) {
+		execl("/bin/true", "true", late_arg, NULL);
+		_exit(1);
+	}
+	return NULL;
+}
+
+static long call_exec_held_up(const long *arg)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct pollfd pfd = { .events = POLLIN };
+	struct uffdio_register reg = {
+		.range.len = PAGE,
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	pthread_t thread;
+
+	late_arg = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	args_uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (args_uffd < 0)
+		return cow_skip("userfaultfd: %s", strerror(errno));
+	reg.range.start = (uintptr_t)late_arg;
+	if (ioctl(args_uffd, UFFDIO_API, &api) ||
+	    ioctl(args_uffd, UFFDIO_REGISTER, &reg) ||
+	    pthread_create(&thread, NULL, exec_thread, NULL))
+		return -1;
+	pfd.fd = args_uffd;
+	return poll(&pfd, 1, 60000) == 1 ? 0 : -1;
+}
+
+static long call_let_it_exec(const long *arg)
+{
+	struct uffdio_zeropage zero = {
+		.range = { (uintptr_t)late_arg, PAGE },
+	};
+
+	return ioctl(args_uffd, UFFDIO_ZEROPAGE, &zero) ? -1 : wait(NULL) < 0;
+}
+
+static const char *run_exec_arguments(enum cow_mode mode, const void *arg)
+{
+	const struct cow_mem *mem = arg;
+	unsigned int child, i;
+	char path[64];
+	const char *why = cow_mem_start(mode, mem);
+
+	if (why)
+		return why;
+	if (cow_call(0, call_exec_held_up, 0)) {
+		if (!world->skip[0])
+			cow_fail("exec was not held up: %s", strerror(errno));
+		cow_world_stop();
+		return world->skip;
+	}
+	child = cow_fork(0, COW_FORK);
+	if (cow_call(0, call_let_it_exec, 0))
+		cow_fail("exec: %s", strerror(errno));
+	for (i = 0; i <= child; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/smaps_rollup",
+			 world->pid[i]);
+		if (cow_status(world->pid[i], "VmRSS") !=
+		    cow_read_field(path, "Rss"))
+			cow_fail("process %u: VmRSS is %ld kB, its tables hold %ld",
+				 i, cow_status(world->pid[i], "VmRSS"),
+				 cow_read_field(path, "Rss"));
+	}
+	cow_check_all("at the end");
+	cow_world_stop();
+	return NULL;
+}
+
+TEST_F_TIMEOUT(memory, exec_arguments, 120)
+{
+	COW_REPORT(cow_run_once(run_exec_arguments, &cow_mem[MEM_anon]));
 }
 
 #define LIVES		12

@@ -158,7 +158,7 @@ static void obey(enum order order)
 	}
 }
 
-static void use_cpu(unsigned int nr)
+void cow_use_cpu(unsigned int nr)
 {
 	cpu_set_t cpus;
 
@@ -175,7 +175,7 @@ static void *companion(void *arg)
 	unsigned int done = 0, nr;
 	__u32 version = 0;
 
-	use_cpu(self);
+	cow_use_cpu(self);
 	for (;;) {
 		nr = __atomic_load_n(&companions.nr, __ATOMIC_ACQUIRE);
 		if (nr != done) {
@@ -219,7 +219,7 @@ static long call_start_companions(const long *arg)
 	long i;
 
 	memset(&companions, 0, sizeof(companions));
-	use_cpu(0);
+	cow_use_cpu(0);
 	pthread_attr_init(&attr);
 	/* mlockall() populates stacks */
 	pthread_attr_setstacksize(&attr, 64 * 1024);

@@ -68,6 +68,7 @@ const char *cow_op_run(const struct cow_op *op, enum cow_actor actor);
 const char *cow_field_start(enum cow_mode mode, const struct cow_op_case *tc);
 void cow_field_check(const struct cow_op_case *tc, const char *when);
 int cow_map_neighbour(void);
+void cow_use_cpu(unsigned int nr);
 unsigned int cow_op_proc(enum cow_actor actor);
 long cow_shared_tables(unsigned int proc);
 void cow_log_pages(const char *label, char *addr, size_t len,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,9 +28,12 @@
 /* Far beyond anything a slow emulator needs: only a hang ends up here */
 #define CALL_TIMEOUT_MS	(600 * 1000)
 
-/* Bad page, oops, warning; see Documentation/admin-guide/tainted-kernels.rst */
 #define DEBUGFS		"/sys/kernel/debug/"
 
+/* Far below the rest, so that the kernel puts nothing in holes of the arena */
+#define ARENA_HINT	((void *)(1UL << 44))
+
+/* Bad page, oops, warning; see Documentation/admin-guide/tainted-kernels.rst */
 #define TAINT_SPLAT	(0x20 | 0x80 | 0x200)
 
 struct cow_world *world;
@@ -481,6 +485,16 @@ static const char *run_scenario(cow_scenario_fn scenario, enum cow_mode mode,
 	cow_set_system_mode(COW_ON);
 	check_taint();
 	return why;
+}
+
+/**
+ * cow_run_off() - run a scenario with the feature off
+ *
+ * Returns NULL or the reason why it could not run.
+ */
+const char *cow_run_off(cow_scenario_fn scenario, const void *arg)
+{
+	return run_scenario(scenario, COW_OFF, arg);
 }
 
 enum pass { PASS_WARM_UP, PASS_REFERENCE, PASS_ON };
@@ -995,6 +1009,30 @@ static void open_sock(unsigned int proc)
 }
 
 /**
+ * cow_prepare() - what a test process needs before it starts others
+ *
+ * The arena, a world, and handlers for cow_peek().  It will be the one that
+ * reaps processes whose parent is gone.
+ */
+void cow_prepare(void)
+{
+	if (world)
+		return;
+	world = mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* A table of slack on both sides keeps neighbours away */
+	arena = mmap(ARENA_HINT, (ARENA_TABLES + 3) * TABLE, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ref_log = mmap(NULL, sizeof(world->log), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (world == MAP_FAILED || arena == MAP_FAILED || ref_log == MAP_FAILED)
+		cow_fail("mmap: %s", strerror(errno));
+	arena = (char *)(((uintptr_t)arena + 2 * TABLE - 1) & -TABLE);
+	install_probe();
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+}
+
+/**
  * cow_world_start_big() - a new world with one process in it
  *
  * The process has opted in if @mode is COW_ON.  There can be @max_procs in
@@ -1005,21 +1043,7 @@ void cow_world_start_big(enum cow_mode mode, unsigned int max_procs)
 	unsigned int i;
 	pid_t pid;
 
-	if (!world) {
-		world = mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		/* A table of slack on both sides keeps neighbours away */
-		arena = mmap(NULL, (ARENA_TABLES + 3) * TABLE, PROT_NONE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		ref_log = mmap(NULL, sizeof(world->log), PROT_READ | PROT_WRITE,
-			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		if (world == MAP_FAILED || arena == MAP_FAILED ||
-		    ref_log == MAP_FAILED)
-			cow_fail("mmap: %s", strerror(errno));
-		arena = (char *)(((uintptr_t)arena + 2 * TABLE - 1) & -TABLE);
-		install_probe();
-		prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	}
+	cow_prepare();
 	world->nr_pages = 0;
 	world->nr_holes = 0;
 	world->version = 0;
@@ -1128,7 +1152,24 @@ long cow_call_args(unsigned int proc, cow_fn fn, const long *arg)
 	return ret;
 }
 
-static void fork_as(unsigned int child, unsigned int parent, enum cow_how how)
+/**
+ * cow_fork() - have a process of the world fork
+ *
+ * The child starts with the parent's model.  Returns its number; fails the
+ * test if fork does.
+ */
+unsigned int cow_fork(unsigned int parent, enum cow_how how)
+{
+	unsigned int child = world->nr_procs++;
+
+	if (child >= nr_socks)
+		cow_fail("too many processes");
+	cow_fork_as(child, parent, how);
+	return child;
+}
+
+/* The same, as a certain process, which must not be alive */
+void cow_fork_as(unsigned int child, unsigned int parent, enum cow_how how)
 {
 	long pid;
 
@@ -1142,32 +1183,17 @@ static void fork_as(unsigned int child, unsigned int parent, enum cow_how how)
 	cow_call(child, call_nothing, 0);
 }
 
-/**
- * cow_fork() - have a process of the world fork
- *
- * The child starts with the parent's model.  Returns its number; fails the
- * test if fork does.
- */
-unsigned int cow_fork(unsigned int parent, enum cow_how how)
-{
-	unsigned int child = world->nr_procs++;
-
-	if (child >= nr_socks)
-		cow_fail("too many processes");
-	fork_as(child, parent, how);
-	return child;
-}
-
 /* Have the parent of a process that has ended fork another in its place */
 void cow_fork_again(unsigned int proc)
 {
-	fork_as(proc, cow_proc[proc].parent, COW_FORK);
+	cow_fork_as(proc, cow_proc[proc].parent, COW_FORK);
 }
 
 /* Reap a process that has ended, in its parent if that still lives */
 void cow_reap(unsigned int proc)
 {
 	struct cow_proc *p = &cow_proc[proc];
+	unsigned int i;
 
 	if (p->parent >= 0 && cow_proc[p->parent].alive)
 		cow_call(p->parent, call_reap, p->pid);
@@ -1175,6 +1201,10 @@ void cow_reap(unsigned int proc)
 		waitpid(p->pid, NULL, 0);
 	close(p->pidfd);
 	p->alive = false;
+	/* Its children are now those of this process */
+	for (i = 0; i < COW_MAX_PROCS; i++)
+		if (cow_proc[i].parent == (int)proc)
+			cow_proc[i].parent = -1;
 }
 
 /* Have a process of the world call a function, without waiting for it */
@@ -1216,7 +1246,8 @@ void cow_exit(unsigned int proc)
 	cow_exit_wait(proc);
 }
 
-static const char *describe(__u64 val, char *buf, size_t len)
+/* Say what cow_peek() returned, perhaps in the buffer */
+const char *cow_describe(__u64 val, char *buf, size_t len)
 {
 	if (!val)
 		return "zeroes";
@@ -1244,8 +1275,8 @@ void cow_check(unsigned int proc, const char *when)
 	page = world->bad.page;
 	cow_fail("%s: process %u, page %u at %p: %s, expected %s", when, proc,
 		 page, world->page[page],
-		 describe(world->bad.seen, seen, sizeof(seen)),
-		 describe(world->model[proc][page], want, sizeof(want)));
+		 cow_describe(world->bad.seen, seen, sizeof(seen)),
+		 cow_describe(world->model[proc][page], want, sizeof(want)));
 }
 
 void cow_check_all(const char *when)
@@ -1397,8 +1428,8 @@ int cow_cgroup_reclaim(long mib)
 	return write_cgroup("memory.reclaim", mib, "M");
 }
 
-/* The only swap area, which is hardly used; or -1 with the reason in skip[] */
-int cow_swap_device(char *dev, size_t len)
+/* The only swap area, with at most so many kB in use; -1: reason in skip[] */
+int cow_swap_device(char *dev, size_t len, long most)
 {
 	long size, used = 0;
 	char line[256];
@@ -1413,8 +1444,9 @@ int cow_swap_device(char *dev, size_t len)
 					  line) < (int)len;
 	if (f)
 		fclose(f);
-	if (areas != 1 || used > 4096)
-		return cow_skip("needs exactly one swap area, not in use");
+	if (areas != 1 || used > most)
+		return cow_skip("needs exactly one swap area, with less than %ld kB in use",
+				most);
 	return 0;
 }
 
@@ -1441,4 +1473,18 @@ int cow_ksm_scan(void)
 	}
 	cow_write_file("/sys/kernel/mm/ksm/run", "0");
 	return 0;
+}
+
+/* The value of an option: a number from 1 on; ends the program if it is not */
+unsigned long long cow_arg_number(struct argp_state *state, const char *arg,
+				  unsigned long long most)
+{
+	unsigned long long val;
+	char *end;
+
+	errno = 0;
+	val = strtoull(arg, &end, 0);
+	if (errno || end == arg || *end || *arg == '-' || !val || val > most)
+		argp_error(state, "'%s' is not a number from 1 to %llu", arg, most);
+	return val;
 }

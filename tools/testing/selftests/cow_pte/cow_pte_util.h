@@ -139,10 +139,12 @@ void cow_main_start(void);
 int cow_available(void);
 void cow_set_system_mode(enum cow_mode mode);
 const char *cow_run(cow_scenario_fn scenario, const void *arg);
+const char *cow_run_off(cow_scenario_fn scenario, const void *arg);
 const char *cow_run_once(cow_scenario_fn scenario, const void *arg);
 const char *cow_run_warm(cow_scenario_fn scenario, const void *arg);
 
 /* The world and its processes; for the test process */
+void cow_prepare(void);
 void cow_world_start(enum cow_mode mode);
 void cow_world_start_big(enum cow_mode mode, unsigned int max_procs);
 void cow_world_stop(void);
@@ -150,6 +152,7 @@ long cow_try_call_args(unsigned int proc, cow_fn fn, const long *arg);
 long cow_call_args(unsigned int proc, cow_fn fn, const long *arg);
 void cow_send_args(unsigned int proc, cow_fn fn, const long *arg);
 unsigned int cow_fork(unsigned int parent, enum cow_how how);
+void cow_fork_as(unsigned int child, unsigned int parent, enum cow_how how);
 void cow_fork_again(unsigned int proc);
 void cow_exit(unsigned int proc);
 void cow_exit_start(unsigned int proc);
@@ -180,6 +183,7 @@ int cow_try_write(void *addr, unsigned int page);
 __u64 cow_next_stamp(unsigned int owner, unsigned int page);
 __u64 cow_stamp_word(__u64 stamp, unsigned int slot);
 void cow_stamp(void *addr, __u64 stamp);
+const char *cow_describe(__u64 val, char *buf, size_t len);
 void cow_fill_page(void *buf, __u64 stamp);
 unsigned int cow_track(void *addr);
 void cow_track_range(char *addr, size_t len, unsigned int step);
@@ -241,13 +245,16 @@ long cow_status(pid_t pid, const char *field);
 __u64 cow_pagemap(pid_t pid, const void *addr);
 void cow_fold_vmstat(void);
 long cow_settle(long (*read_value)(void), long limit);
+struct argp_state;
+unsigned long long cow_arg_number(struct argp_state *state, const char *arg,
+				  unsigned long long most);
 long cow_env(const char *name, long def);
 
 int cow_cgroup_enter(long swap);
 int cow_cgroup_limit(long mib, bool swap);
 int cow_cgroup_oom_group(void);
 int cow_cgroup_reclaim(long mib);
-int cow_swap_device(char *dev, size_t len);
+int cow_swap_device(char *dev, size_t len, long most);
 int cow_ksm_scan(void);
 
 #define PM_BIT(n)	(1ULL << (n))

@@ -20,12 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef HAVE_LIBURING
-#include <liburing.h>
-#endif
-
 #include "kselftest_harness.h"
-#include "cow_pte_util.h"
+#include "cow_pte_ring.h"
 
 #ifndef SYS_process_mrelease
 #define SYS_process_mrelease	448
@@ -276,21 +272,10 @@ static void check_spliced(unsigned int proc)
 	cow_check_all("after the pipe was read");
 }
 
-#ifdef HAVE_LIBURING
-static struct io_uring ring;
-
 static long register_pages(const long *arg)
 {
-	struct iovec iov = { world->page[0], PAGE };
-	int ret = io_uring_queue_init(1, &ring, 0);
-
-	if (ret)
-		return cow_skip("io_uring: %s", strerror(-ret));
-	ret = io_uring_register_buffers(&ring, &iov, 1);
-	errno = -ret;
-	return ret;
+	return cow_ring_open() || cow_ring_pin(world->page[0]) ? -1 : 0;
 }
-#endif
 
 /* What the test process does */
 

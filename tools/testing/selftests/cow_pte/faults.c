@@ -22,12 +22,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef HAVE_LIBURING
-#include <liburing.h>
-#endif
-
 #include "kselftest_harness.h"
-#include "cow_pte_util.h"
+#include "cow_pte_ring.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
 #define ANON	(MAP_PRIVATE | MAP_ANONYMOUS)
@@ -1184,30 +1180,10 @@ static long op_direct_read(void)
 	return pread(proc_fd, PAGE_OF(2), PAGE, 0) == PAGE ? 0 : -1;
 }
 
-#ifdef HAVE_LIBURING
-static struct io_uring ring;
-
-static int setup_uring(void)
-{
-	int ret = io_uring_queue_init(1, &ring, 0);
-
-	return ret ? cow_skip("io_uring: %s", strerror(-ret)) : 0;
-}
-
 static long op_uring_register(void)
 {
-	struct iovec iov = { PAGE_OF(2), PAGE };
-
-	errno = -io_uring_register_buffers(&ring, &iov, 1);
-	return errno ? -1 : 0;
+	return cow_ring_pin(PAGE_OF(2));
 }
-
-static void finish_uring(void)
-{
-	io_uring_unregister_buffers(&ring);
-	io_uring_queue_exit(&ring);
-}
-#endif
 
 /* Faults of user mode: tried again, for ever */
 
@@ -1457,8 +1433,8 @@ FIXTURE_VARIANT_ADD(op, direct_read) {
 #ifdef HAVE_LIBURING
 FIXTURE_VARIANT_ADD(op, uring_register) {
 	OP(uring_register, 1),
-	.op.setup = setup_uring,
-	.op.finish = finish_uring,
+	.op.setup = cow_ring_open,
+	.op.finish = cow_ring_close,
 };
 #endif
 
@@ -1552,15 +1528,7 @@ static long call_fork_failing(const long *arg)
 
 static long call_pin(const long *arg)
 {
-#ifdef HAVE_LIBURING
-	struct iovec iov = { world->page[0], PAGE };
-
-	if (setup_uring())
-		return -1;
-	return io_uring_register_buffers(&ring, &iov, 1);
-#else
-	return cow_skip("built without liburing");
-#endif
+	return cow_ring_open() || cow_ring_pin(world->page[0]) ? -1 : 0;
 }
 
 static const char * const field[] = {
@@ -1655,6 +1623,10 @@ static const char *run_forks(enum cow_mode mode, const struct fork_case *fc,
 			cow_check(forker, "after a failed fork");
 		if (fc->flags & FIRST_FORK)
 			cow_poke_all(forker);
+		if (cow_status(world->pid[forker], "VmCowPTE") >
+		    cow_status(world->pid[forker], "VmPTE"))
+			cow_fail("allocation %u: more tables are shared than there are",
+				 nth);
 	}
 	cow_check_all("after all failed forks");
 	for (i = 0; i < world->nr_procs; i++) {

@@ -13,12 +13,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#ifdef HAVE_LIBURING
-#include <liburing.h>
-#endif
-
 #include "kselftest_harness.h"
-#include "cow_pte_util.h"
+#include "cow_pte_ring.h"
 
 /* See mm/gup_test.h of the kernel */
 struct pin_longterm_test {
@@ -104,83 +100,28 @@ static const struct pin_ops gup_ops = {
 
 /* Registered buffers of io_uring */
 
-#ifdef HAVE_LIBURING
-static struct io_uring ring;
-static char *ring_page;
-
 static long uring_pin(const long *arg)
 {
-	struct iovec iov = { world->page[arg[0]], PAGE };
-	int ret;
-
-	ret = io_uring_queue_init(1, &ring, 0);
-	if (ret < 0)
-		return cow_skip("io_uring: %s", strerror(-ret));
-	ret = io_uring_register_buffers(&ring, &iov, 1);
-	if (ret) {
-		errno = -ret;
-		return -1;
-	}
-	ring_page = iov.iov_base;
-	return 0;
-}
-
-/* Move the pinned page into or out of a pipe */
-static long uring_pipe(int fd, bool in)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
-	struct io_uring_cqe *cqe;
-	long ret;
-
-	if (in)
-		io_uring_prep_read_fixed(sqe, fd, ring_page, PAGE, 0, 0);
-	else
-		io_uring_prep_write_fixed(sqe, fd, ring_page, PAGE, 0, 0);
-	if (io_uring_submit(&ring) != 1 || io_uring_wait_cqe(&ring, &cqe))
-		return -1;
-	ret = cqe->res;
-	io_uring_cqe_seen(&ring, cqe);
-	return ret == PAGE ? 0 : -1;
+	return cow_ring_open() || cow_ring_pin(world->page[arg[0]]) ? -1 : 0;
 }
 
 static long uring_look(const long *arg)
 {
-	char buf[PAGE];
-	int fds[2];
-	long ret;
-
-	if (pipe(fds))
-		return -1;
-	ret = uring_pipe(fds[1], false);
-	if (!ret && read(fds[0], buf, PAGE) != PAGE)
-		ret = -1;
-	close(fds[0]);
-	close(fds[1]);
-	*pin_saw = cow_peek(buf);
-	return ret;
+	*pin_saw = cow_ring_look();
+	return *pin_saw == COW_BUS ? -1 : 0;
 }
 
 static long uring_fill(const long *arg)
 {
 	__u64 stamp = cow_next_stamp(cow_self, arg[0]);
-	char buf[PAGE];
-	int fds[2];
-	long ret;
 
-	cow_fill_page(buf, stamp);
-	if (pipe(fds) || write(fds[1], buf, PAGE) != PAGE)
-		return -1;
-	ret = uring_pipe(fds[0], true);
-	close(fds[0]);
-	close(fds[1]);
 	world->model[cow_self][arg[0]] = stamp;
-	return ret;
+	return cow_ring_fill(stamp);
 }
 
 static long uring_unpin(const long *arg)
 {
-	io_uring_unregister_buffers(&ring);
-	io_uring_queue_exit(&ring);
+	cow_ring_close();
 	return 0;
 }
 
@@ -190,7 +131,6 @@ static const struct pin_ops uring_ops = {
 	.fill = uring_fill,
 	.unpin = uring_unpin,
 };
-#endif
 
 static void must(unsigned int proc, cow_fn fn, long arg0, long arg1,
 		 const char *what)
@@ -314,11 +254,7 @@ static const char *run_gup(enum cow_mode mode, const void *arg)
 
 static const char *run_uring(enum cow_mode mode, const void *arg)
 {
-#ifdef HAVE_LIBURING
 	return run_pin(mode, arg, &uring_ops);
-#else
-	return "built without liburing";
-#endif
 }
 
 FIXTURE(pin) {

@@ -275,7 +275,7 @@ static void op_swapoff(void)
 {
 	char dev[128];
 
-	if (cow_swap_device(dev, sizeof(dev)) || !swap_out())
+	if (cow_swap_device(dev, sizeof(dev), 4096) || !swap_out())
 		return;
 	DO(swapoff(dev));
 	cow_log("still swapped", 0, count_in(T(0), 2 * TABLE, PM_SWAP));
@@ -589,7 +589,7 @@ static const char *run_race(enum cow_mode mode, const void *arg)
 	why = cow_field_start(mode, &tc);
 	if (why)
 		return why;
-	if (cow_swap_device(dev, sizeof(dev))) {
+	if (cow_swap_device(dev, sizeof(dev), 4096)) {
 		cow_world_stop();
 		return world->skip;
 	}
@@ -880,7 +880,7 @@ static const char *run_bulk_swapoff(enum cow_mode mode, const void *arg)
 
 	if (why)
 		return why;
-	if (cow_swap_device(dev, sizeof(dev))) {
+	if (cow_swap_device(dev, sizeof(dev), 4096)) {
 		cow_world_stop();
 		return world->skip;
 	}

@@ -3,7 +3,8 @@
  * Races: the threads of a process work on shared tables while it forks, again
  * and again.  Every page carries a stamp with owner and version, so a child
  * can tell a page that is older or younger than the fork, and everybody can
- * tell a page of another process.
+ * tell a page of another process.  And what a CPU remembers of a page must not
+ * outlive it.
  *
  * COW_PTE_FORKS sets the number of forks, COW_PTE_SEED the random seed.
  */
@@ -12,18 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
-#include "cow_pte_util.h"
+#include "cow_pte_op.h"
 
 #define TABLES		2
 #define NR_PAGES	(TABLES * TABLE_PAGES)
 #define NR_THREADS	4
 #define MAX_ALIVE	3
 #define PARENT		1
-#define RW		(PROT_READ | PROT_WRITE)
+#define MPOL_MF_MOVE_ALL	0x4
 
 enum {
 	WRITE		= 0x01,
@@ -427,6 +429,225 @@ FIXTURE_VARIANT_ADD(race, file_mixed) {
 TEST_F_TIMEOUT(race, contents, 600)
 {
 	COW_REPORT(cow_run_once(run_race, &variant->params));
+}
+
+/*
+ * A CPU on which nothing but one thread runs keeps what it knows of a page until
+ * it is told otherwise: whoever takes the page away has to tell it.  The thread
+ * is one of the child's; all others stay on another CPU.
+ */
+
+/* Few enough for any TLB to keep them */
+#define FEW_PAGES	16
+#define NEW_PAGES	2048
+#define STALE_ROUNDS	4
+
+/* Shared by all processes */
+struct watch {
+	bool stop;
+	unsigned int passes;
+	__u64 seen[FEW_PAGES];
+};
+
+struct stale {
+	bool file;
+	unsigned int actor;
+	long (*act)(void);
+	__u64 want;		/* afterwards, */
+	bool same;		/* unless it is the same as before */
+};
+
+static struct watch *watched;
+static int stale_fd;
+
+static void *watch_main(void *arg)
+{
+	unsigned int i;
+
+	cow_use_cpu(1);
+	while (!__atomic_load_n(&watched->stop, __ATOMIC_SEQ_CST)) {
+		for (i = 0; i < FEW_PAGES; i++)
+			watched->seen[i] = cow_peek(page_addr(i));
+		__atomic_fetch_add(&watched->passes, 1, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+/* Each page has been read since */
+static void await_passes(void)
+{
+	unsigned int before;
+
+	before = __atomic_load_n(&watched->passes, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&watched->passes, __ATOMIC_SEQ_CST) - before < 3)
+		usleep(1000);
+}
+
+static long call_fill(const long *arg)
+{
+	const struct stale *s = (void *)arg[0];
+	unsigned int page;
+
+	stale_fd = -1;
+	if (s->file) {
+		stale_fd = cow_stamped_file(memfd_create("stale", 0), TABLE);
+		if (stale_fd < 0)
+			return -1;
+	}
+	if (mmap(arena, TABLE, RW, MAP_PRIVATE | MAP_FIXED |
+		 (s->file ? 0 : MAP_ANONYMOUS), stale_fd, 0) != arena)
+		return -1;
+	madvise(arena, TABLE, MADV_NOHUGEPAGE);
+	for (page = 0; page < TABLE_PAGES; page++)
+		if (!s->file || page >= FEW_PAGES)
+			cow_stamp(page_addr(page), make_stamp(PARENT, page, 1));
+		else
+			cow_peek(page_addr(page));
+	return 0;
+}
+
+static long call_watch(const long *arg)
+{
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, watch_main, NULL);
+	return -!!errno;
+}
+
+static long call_act(const long *arg)
+{
+	return ((const struct stale *)arg[0])->act();
+}
+
+static long act_dontneed(void)
+{
+	return madvise(arena, TABLE, MADV_DONTNEED);
+}
+
+static long act_map_fixed(void)
+{
+	return mmap(arena, TABLE, RW, ANON | MAP_FIXED, -1, 0) == arena ? 0 : -1;
+}
+
+static long act_munmap(void)
+{
+	return munmap(arena, TABLE);
+}
+
+static long act_truncate(void)
+{
+	return ftruncate(stale_fd, 0);
+}
+
+static long move_to(int node)
+{
+	int nodes[FEW_PAGES], status[FEW_PAGES];
+	void *pages[FEW_PAGES];
+	unsigned int i;
+
+	for (i = 0; i < FEW_PAGES; i++) {
+		pages[i] = page_addr(i);
+		nodes[i] = node;
+	}
+	return syscall(SYS_move_pages, 0, (long)FEW_PAGES, pages, nodes, status,
+		       MPOL_MF_MOVE_ALL);
+}
+
+/* The page that it was before becomes another one's */
+static long act_migrate(void)
+{
+	unsigned int i, round;
+	char *mem;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		return cow_skip("needs a second node");
+	for (round = 0; round < STALE_ROUNDS; round++) {
+		if (move_to(0) < 0)
+			return -1;
+		await_passes();
+		if (move_to(1) < 0)
+			return -1;
+		mem = mmap(NULL, NEW_PAGES * PAGE, RW, ANON, -1, 0);
+		if (mem == MAP_FAILED)
+			return -1;
+		madvise(mem, NEW_PAGES * PAGE, MADV_NOHUGEPAGE);
+		for (i = 0; i < NEW_PAGES; i++)
+			cow_stamp(mem + i * PAGE, cow_next_stamp(cow_self, i));
+	}
+	return 0;
+}
+
+static const char *run_stale(enum cow_mode mode, const void *arg)
+{
+	const struct stale *s = arg;
+	__u64 before[FEW_PAGES], want;
+	unsigned int i;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		return "needs two CPUs";
+	if (!watched)
+		watched = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (watched == MAP_FAILED)
+		cow_fail("mmap: %s", strerror(errno));
+	memset(watched, 0, sizeof(*watched));
+	/* All that start from here, but for the thread */
+	cow_use_cpu(0);
+	cow_world_start(mode);
+	if (cow_call(0, call_fill, (long)s))
+		cow_fail("no memory: %s", strerror(errno));
+	cow_fork(0, COW_FORK);
+	cow_must_share(mode, &(struct cow_mem){ .tables = 1 });
+	if (cow_call(1, call_watch, 0))
+		cow_fail("pthread_create: %s", strerror(errno));
+	await_passes();
+	memcpy(before, watched->seen, sizeof(before));
+	if (cow_call(s->actor, call_act, (long)s) && !world->skip[0])
+		cow_fail("it failed: %s", strerror(errno));
+	await_passes();
+	for (i = 0; i < FEW_PAGES && !world->skip[0]; i++) {
+		want = s->same ? before[i] : s->want;
+		if (watched->seen[i] != want)
+			cow_fail("the thread sees %#llx in page %u, not %#llx",
+				 watched->seen[i], i, want);
+	}
+	watched->stop = true;
+	cow_world_stop();
+	return world->skip[0] ? world->skip : NULL;
+}
+
+FIXTURE(stale) {
+};
+
+FIXTURE_VARIANT(stale) {
+	struct stale stale;
+};
+
+FIXTURE_SETUP(stale) {}
+FIXTURE_TEARDOWN(stale) {}
+
+FIXTURE_VARIANT_ADD(stale, dontneed) {
+	.stale = { .actor = 1, .act = act_dontneed }
+};
+
+FIXTURE_VARIANT_ADD(stale, map_fixed) {
+	.stale = { .actor = 1, .act = act_map_fixed }
+};
+
+FIXTURE_VARIANT_ADD(stale, munmap) {
+	.stale = { .actor = 1, .act = act_munmap, .want = COW_SEGV }
+};
+
+FIXTURE_VARIANT_ADD(stale, truncate) {
+	.stale = { .file = true, .act = act_truncate, .want = COW_BUS }
+};
+
+FIXTURE_VARIANT_ADD(stale, migrate) {
+	.stale = { .act = act_migrate, .same = true }
+};
+
+TEST_F_TIMEOUT(stale, after, 120)
+{
+	COW_REPORT(cow_run_once(run_stale, &variant->stale));
 }
 
 int main(int argc, char **argv)

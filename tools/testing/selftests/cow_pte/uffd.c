@@ -361,6 +361,12 @@ static void op_clear_refs_soft_dirty(void)
 	do_clear_refs("4");
 }
 
+/* The bits of the others are as they were */
+static void log_soft_dirty(void)
+{
+	cow_log_pagemap("another's", PM_PRESENT | PM_SOFT_DIRTY);
+}
+
 static void op_clear_refs_hiwater(void)
 {
 	do_clear_refs("5");
@@ -400,13 +406,17 @@ FIXTURE_VARIANT_ADD(op, pagemap_scan) { RUN(pagemap_scan) };
 FIXTURE_VARIANT_ADD(op, clear_refs_all) { RUN(clear_refs_all) };
 FIXTURE_VARIANT_ADD(op, clear_refs_anon) { RUN(clear_refs_anon) };
 FIXTURE_VARIANT_ADD(op, clear_refs_mapped) { RUN(clear_refs_mapped) };
-FIXTURE_VARIANT_ADD(op, clear_refs_soft_dirty) { RUN(clear_refs_soft_dirty) };
 FIXTURE_VARIANT_ADD(op, clear_refs_hiwater) { RUN(clear_refs_hiwater) };
 FIXTURE_VARIANT_ADD(op, uffd_unregister) { RUN(uffd_unregister) };
 FIXTURE_VARIANT_ADD(op, uffd_poison) { RUN(uffd_poison) };
 FIXTURE_VARIANT_ADD(op, uffd_continue) { RUN(uffd_continue) };
 FIXTURE_VARIANT_ADD(op, uffd_serve_missing) { RUN(uffd_serve_missing) };
 FIXTURE_VARIANT_ADD(op, uffd_serve_wp) { RUN(uffd_serve_wp) };
+
+FIXTURE_VARIANT_ADD(op, clear_refs_soft_dirty) {
+	RUN(clear_refs_soft_dirty),
+	.op.others = log_soft_dirty,
+};
 
 FIXTURE_VARIANT_ADD(op, uffd_wp_before_fork) {
 	RUN(uffd_wp_before_fork),
