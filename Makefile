@@ -5,7 +5,7 @@
 
 S := scripts/cowpte
 KERNEL ?= debug
-export KERNEL_SRC BUILD JOBS TAKE FULL
+export KERNEL_SRC BUILD JOBS TAKE FULL DURATION ROUNDS KERNELS SEED SET QUICK NOBUILD KEEP
 
 help:
 	@echo 'Source:'
@@ -20,8 +20,10 @@ help:
 	@echo '  kernel           kernel-perf and kernel-debug'
 	@echo '  kernel-perf      build/perf: as a distribution configures it, to be measured'
 	@echo '  kernel-debug     build/debug: with all checks, to be tested'
-	@echo '  kernel-stock-perf, kernel-stock-debug'
-	@echo '                   the same two from the untouched base'
+	@echo '  kernel-kasan, kernel-kcsan'
+	@echo '                   the debug kernel with KASAN; with KCSAN for what is changed'
+	@echo '  kernel-stock-perf, kernel-stock-debug, ...'
+	@echo '                   the same ones from the untouched base'
 	@echo '  user             build/user: cowpte and cowpte-bench'
 	@echo '  selftests        build/selftests: the selftests'
 	@echo 'Run (in QEMU, on this machine'"'"'s own root directory, read-only):'
@@ -30,6 +32,13 @@ help:
 	@echo '                   perf kernel (FULL=1: all selftests in force mode, too)'
 	@echo '  mm-tests         all mm tests of the kernel, on an untouched kernel and in force'
 	@echo '                   mode, compared (TESTS="cow mremap_test": only these)'
+	@echo '  mutations        can the tests fail? break the kernel in many ways, one after the'
+	@echo '                   other, and see that they notice (about two minutes for each;'
+	@echo '                   ONLY="01 07": only these)'
+	@echo '  static           sparse, smatch, coccinelle, gcc W=1 and checkpatch: what do they'
+	@echo '                   say that they do not say of the untouched files?'
+	@echo '  soak             random load with random settings, round after round, for an hour'
+	@echo '                   (DURATION=SECONDS KERNELS="debug kasan" SEED= ROUNDS= QUICK=1)'
 	@echo '  bench            benchmarks, counted in instructions; JSON in build/bench'
 	@echo '  bench-full       all benchmarks and a report with plots, in build/report'
 	@echo '                   (takes an hour or two; make deps-bench first)'
@@ -39,7 +48,8 @@ help:
 	@echo '                   kernel (TESTS=...)'
 	@echo 'Other:'
 	@echo '  deps             install the Debian packages that are missing (as root)'
-	@echo '  deps-bench       the same, and those that only bench-full needs'
+	@echo '  deps-bench, deps-soak, deps-static'
+	@echo '                   the same, and those that only bench-full, soak or static needs'
 	@echo '  clean            remove what was built; build/linux stays'
 	@echo
 	@echo 'See $(S)/run.sh -h for running a single command in a guest.'
@@ -77,6 +87,15 @@ mm-tests: kernel-stock-debug kernel-debug
 record-stock: kernel-stock-debug
 	@$(S)/mm-tests.sh record $(TESTS)
 
+mutations: tree-exists
+	@$(S)/mutations.sh $(ONLY)
+
+static: tree-exists
+	@$(S)/static.sh
+
+soak: tree-exists
+	@$(S)/soak.sh
+
 bench: tree-exists
 	@$(S)/bench.sh
 
@@ -92,8 +111,8 @@ shell: kernel-$(KERNEL)
 deps:
 	@$(S)/deps.sh
 
-deps-bench:
-	@$(S)/deps.sh build guest test bench
+deps-bench deps-soak deps-static:
+	@$(S)/deps.sh build guest test $(@:deps-%=%)
 
 clean:
 	@$(S)/clean.sh
@@ -103,5 +122,5 @@ tree-exists:
 	@[ -d "$${BUILD:-build}/linux" ] || $(S)/tree.sh
 
 .PHONY: help tree refresh verify verify-releases kernel user selftests check \
-	mm-tests record-stock bench bench-full bench-report shell deps deps-bench clean tree-exists
+	mm-tests mutations record-stock bench bench-full bench-report shell deps deps-bench deps-soak deps-static static soak clean tree-exists
 .NOTPARALLEL:

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Who never opts in pays nothing: single operations on the untouched kernel and
-# on ours with the feature never enabled, in instructions, side by side.
+# on ours with the feature never enabled, in instructions, side by side. And on
+# ours before and after another process has used it.
 #
 #   bench-compare.sh [-n BOOTS] [-o FILE] [KERNEL KERNEL]
 #
 # Two boots of the same kernel differ too, by where memory comes from: each is
 # booted several times (3), in turn, and the shortest of all is compared. The
-# JSON goes to FILE (build/report/untouched.json). Other kernels than stock-perf
-# and perf may be named, as run.sh -k takes them.
+# JSON goes to FILE (build/report/untouched.json), and that of before and after
+# beside it, with "-used" in its name. Other kernels than stock-perf and perf may
+# be named, as run.sh -k takes them.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -43,3 +45,9 @@ for ((i = 1; i <= boots; i++)); do
 	done
 done
 "$SCRIPTS/bench-report.py" compare --json "$out" --names "$1" "$2" -- "$dir"/a*.json "$dir"/b*.json
+rm -f "${out%.json}-used.json"
+if [ -e "$dir/used-b1.json" ]; then
+	echo
+	"$SCRIPTS/bench-report.py" compare --json "${out%.json}-used.json" --names "$2" used \
+		-- "$dir"/b*.json "$dir"/used-b*.json
+fi

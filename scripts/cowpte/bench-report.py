@@ -11,6 +11,7 @@
 """
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,12 +19,15 @@ import sys
 
 MIB = 1 << 20
 GIB = 1 << 30
+TABLE = 2 * MIB             # what a page table spans
 
 
 def load(path):
+    """None if it was not measured, or if what was to write the file failed."""
     try:
         with open(path, encoding="utf-8") as f:
-            return json.load(f)
+            text = f.read()
+        return json.loads(text) if text else None
     except OSError:
         return None
     except ValueError as e:
@@ -51,6 +55,9 @@ def amount(value, unit=""):
 
 # --- the table
 
+RATE = "1/s"                # of this, more is better
+
+
 class Row:
     """One figure. met is None where there is no target."""
 
@@ -72,6 +79,8 @@ class Row:
     def cells(self):
         if self.ratio is None:
             ratio = "-"
+        elif self.unit == RATE:
+            ratio = f"{1 / self.ratio:.4g}× as many"
         elif self.times:
             ratio = f"{self.ratio:.4g}×"
         else:
@@ -87,7 +96,7 @@ class Row:
                 "met": self.met, "measured": self.measured, "source": self.source}
 
 
-HEADING = ["figure", "target", "off", "on", "off/on, or change by on", "met?", "measured by"]
+HEADING = ["figure", "target", "off", "on", "off/on, or what on changes", "met?", "measured by"]
 
 
 def pick(data, **key):
@@ -141,6 +150,12 @@ def rows_fork(rows, data, execs):
         rows.append(Row(figure, target, off, on, met=on <= 60, source=source))
     else:
         missing(rows, figure, target, source)
+    small = pick(data, size=64 * MIB, fork="later")
+    if found and small:
+        per_table = [(found[m]["fork"]["median"] - small[m]["fork"]["median"]) /
+                     ((4 * GIB - 64 * MIB) // TABLE) for m in ("off", "on")]
+        rows.append(Row("... per further table, from 64 MiB to 4 GiB", "", *per_table,
+                        source=source))
     for which in "first", "later":
         at_least(rows, pick(data, size=GIB, fork=which), "fork_exit_wait",
                  f"fork + exit + wait, 1 GiB, {which}", 200, source)
@@ -218,29 +233,32 @@ def rows_small(rows, data, micro):
                             source="cowpte-bench micro", times=False))
 
 
-def rows_untouched(rows, data):
+def rows_untouched(rows, data, used):
     source = "bench-compare.sh"
     if not data:
-        missing(rows, "never opted in, against an untouched kernel", "within 0.5 %", source)
+        at_most(rows, "never opted in, against an untouched kernel", None, None, 1.005, source)
         return
     for op in data["ops"]:
-        change = op["b"] / op["a"]
-        rows.append(Row(f"never opted in: {op['op']} (untouched kernel | ours)", "within 0.5 %",
-                        op["a"], op["b"], change, change <= 1.005, source=source,
-                        times=False))
+        at_most(rows, f"never opted in: {op['op']} (untouched kernel | ours)", op["a"], op["b"],
+                1.005, source)
+    for op in (used or {"ops": []})["ops"]:
+        if op["op"] in ("fork", "exit", "exec"):
+            rows.append(Row(f"never opted in: {op['op']} (before | after another process does)", "",
+                            op["a"], op["b"], op["b"] / op["a"], source=source, times=False))
 
 
 PROGRAMS = (
-    ("redis-load", "redis-load", "Redis", ("fork_us", "us"), ("p50_us", "us"), ("p99_us", "us"),
+    ("redis-load", "redis-load", "Redis, 1 GiB", ("fork_us", "us"), ("rest_fork_us", "us"), ("p50_us", "us"), ("p99_us", "us"),
      ("p999_us", "us"), ("max_us", "us"), ("commands_per_s", "1/s"), ("pagetables_kb", "KiB")),
     ("afl-256M", "afl", "AFL++, 256 MiB", ("execs_per_cpu_s", "1/s"),
      ("exec_cpu_us", "us")),
     ("afl-1G", "afl", "AFL++, 1 GiB", ("execs_per_cpu_s", "1/s"),
      ("exec_cpu_us", "us")),
-    ("prefork", "prefork", "prefork server, 1 GiB, 32 workers", ("forks_ms", "ms"), ("fork_us", "us"),
-     ("pagetables_kb", "KiB"), ("requests_per_s", "1/s"), ("p50_us", "us"), ("p99_us", "us"),
-     ("first_max_us", "us"), ("pagetables_after_kb", "KiB"), ("exit_ms", "ms")),
-    ("forkexec", "forkexec", "shell command from 4 GiB", ("perl_min_us", "us"),
+    *((f"prefork-{heap}", "prefork", f"prefork server, 1 GiB {text}, 32 workers", ("forks_ms", "ms"),
+       ("fork_us", "us"), ("pagetables_kb", "KiB"), ("requests_per_s", "1/s"), ("p50_us", "us"),
+       ("p99_us", "us"), ("first_max_us", "us"), ("total_ms", "ms"), ("pagetables_after_kb", "KiB"),
+       ("exit_ms", "ms")) for heap, text in (("flat", "only read"), ("objects", "of Python objects"))),
+    ("forkexec", "forkexec", "shell command from 4 GiB", ("perl_cpu_us", "us"),
      ("python_cpu_us", "us"), ("python_vfork_cpu_us", "us")),
 )
 
@@ -266,23 +284,41 @@ def rows_programs(rows, where):
 
 # --- plots
 
-STYLE = """set terminal svg size 720,440 font "sans,12" background rgb "white"
+STYLE = """set terminal svg size 760,{height} font "sans,13" background rgb "white"
 set output "{out}"
-set title "{title}"
-set xlabel "{x}"
+set border 3
+set tics nomirror
+set grid xtics ytics lc rgb "#dddddd"
+set rmargin 4
+set linetype 1 lc rgb "#c0392b" lw 2 pt 7 ps 0.6
+set linetype 2 lc rgb "#2471a3" lw 2 pt 7 ps 0.6
+set linetype 3 lc rgb "#c0392b" lw 2 pt 6 ps 0.8 dt 2
+set linetype 4 lc rgb "#2471a3" lw 2 pt 6 ps 0.8 dt 2
+set linetype 5 lc rgb "#777777" lw 1 dt 3
+"""
+PANEL = """set xlabel "{x}"
 set ylabel "{y}"
-set grid
-set key {key}
-set linetype 1 lc rgb "#c0392b"
-set linetype 2 lc rgb "#2471a3"
-set linetype 3 lc rgb "#e59866"
-set linetype 4 lc rgb "#7fb3d5"
+set key {key} samplen 3 spacing 1.2
 """
 
 
-def gnuplot(where, name, commands, **style):
-    style.setdefault("key", "top left")
-    script = STYLE.format(out=name + ".svg", **style) + commands
+def gnuplot(where, name, panels, title):
+    """panels: what to set, curves, and the texts. A curve is what gnuplot is to
+    do with points, and the points."""
+    script = STYLE.format(out=name + ".svg", height=460 if len(panels) == 1 else 340 * len(panels))
+    if len(panels) == 1:
+        script += f'set title "{title}" font "sans,14"\n'
+    else:
+        script += f'set multiplot layout {len(panels)},1 title "{title}" font "sans,14"\n'
+    for k, (commands, curves, texts) in enumerate(panels):
+        script += PANEL.format(**{"key": "top left", **texts}) + commands
+        for i, (_, points) in enumerate(curves):
+            script += f"$data{k}{i} << END\n"
+            script += "".join(" ".join(map(str, p)) + "\n" for p in points) + "END\n"
+        script += "plot " + ", ".join(f"$data{k}{i} {how}" for i, (how, _) in enumerate(curves))
+        script += "\n"
+    if len(panels) > 1:
+        script += "unset multiplot\n"
     path = os.path.join(where, name + ".gp")
     with open(path, "w", encoding="utf-8") as f:
         f.write(script)
@@ -292,75 +328,129 @@ def gnuplot(where, name, commands, **style):
     return name + ".svg"
 
 
-def block(lines):
-    """Data inside a gnuplot script."""
-    return "".join(" ".join(map(str, line)) + "\n" for line in lines) + "e\n"
-
-
 def emulated(data):
-    return " (emulated, instructions)" if data.get("unit") == "instructions" else " (ns)"
+    return data.get("unit") == "instructions"
+
+
+def size_tics(sizes):
+    names = [f"'{s // GIB} GiB' {s / MIB}" if s >= GIB else f"'{s // MIB} MiB' {s / MIB}"
+             for s in sizes]
+    return f"set xtics ({', '.join(names)})\n"
+
+
+def log_range(values):
+    """A whole number of decades."""
+    low = math.floor(math.log10(min(values)))
+    high = max(math.ceil(math.log10(max(values))), low + 1)
+    return f"[1e{low}:1e{high}]"
 
 
 def plot_fork(where, data):
     sizes = sorted({r["size"] for r in data["results"] if r["size"]})
-    text, parts, blocks = [], [], []
-    for i, (mode, which) in enumerate((("off", "first"), ("on", "first"), ("off", "later"),
-                                       ("on", "later"))):
+    curves = []
+    for lt, mode, which in ((1, "off", "later"), (3, "off", "first"), (4, "on", "first"),
+                            (2, "on", "later")):
         points = []
         for size in sizes:
             found = pick(data, size=size, fork=which)
             if found:
                 points.append((size / MIB, found[mode]["fork"]["median"]))
         if points:
-            parts.append(f"'-' with linespoints lt {i + 1} lw 2 title '{mode}, {which} fork'")
-            blocks.append(block(points))
-            text += points
-    if not text:
+            curves.append((f"with linespoints lt {lt} title '{mode}, {which} fork'", points))
+    if not curves:
         return None
-    return gnuplot(where, "fork", "set logscale xy\nplot " + ", ".join(parts) + "\n" +
-                   "".join(blocks), title="fork() against memory" + emulated(data),
-                   x="memory, MiB of 4 KiB pages", y="fork()")
+    empty = pick(data, size=0, fork="later")
+    if empty:
+        level = empty["off"]["fork"]["median"]
+        curves.append(("with lines lt 5 title 'process without memory'",
+                       [(sizes[0] / MIB, level), (sizes[-1] / MIB, level)]))
+    unit = "instructions" if emulated(data) else "ns"
+    values = [y for _, points in curves for _, y in points]
+    text = "set logscale xy\n" + size_tics(sizes) + "set format y '10^{%T}'\n"
+    text += f"set xrange [{sizes[0] / MIB / 1.15}:{sizes[-1] / MIB * 1.15}]\n"
+    text += f"set yrange {log_range(values)}\n"
+    least = data.get("cow_pte", {}).get("min_tables")
+    if least and sizes[0] // TABLE < least:
+        text += (f'set label "fewer than {least} tables:\\nan ordinary fork" at {sizes[0] / MIB}, '
+                 "graph 0.58 textcolor rgb '#777777'\n")
+    return gnuplot(where, "fork", [(text, curves, {
+        "x": "memory of the process, in 4 KiB pages", "y": unit, "key": "right center"})],
+        "fork(), as the parent waits for it" + (" (emulated processor)" if emulated(data) else ""))
 
 
 def plot_memory(where, data):
     numbers = sorted({r["children"] for r in data["results"]})
-    parts, blocks = [], []
-    for i, mode in enumerate(("off", "on")):
+    curves = []
+    for lt, mode in (1, "off"), (2, "on"):
         points = []
         for n in numbers:
             found = pick(data, size=GIB, children=n)
             if found:
                 points.append((n, found[mode]["pagetables"]["median"] / 1024))
         if points:
-            parts.append(f"'-' with linespoints lt {i + 1} lw 2 title '{mode}'")
-            blocks.append(block(points))
-    if not parts:
+            curves.append((f"with linespoints lt {lt} title '{mode}'", points))
+    if not curves:
         return None
-    return gnuplot(where, "memory", "set logscale xy\nplot " + ", ".join(parts) + "\n" +
-                   "".join(blocks), title="page tables of the children of a process with 1 GiB",
-                   x="idle children", y="MiB")
+    values = [y for _, points in curves for _, y in points]
+    text = "set logscale xy\nset xtics (" + ", ".join(map(str, numbers)) + ")\n"
+    text += f"set xrange [{numbers[0] / 1.2}:{numbers[-1] * 1.2}]\n"
+    text += f"set yrange {log_range(values)}\nset format y '%g'\n"
+    return gnuplot(where, "memory", [(text, curves, {"x": "idle children", "y": "MiB"})],
+                   "page tables of the children of a process with 1 GiB")
 
 
-def plot_snapshot(where):
-    path = os.path.join(where, "redis-load.series")
-    if not os.path.exists(path):
-        return None
+def read_series(path):
+    """By mode: the points of the first save, (ms, us)."""
     series = {}
     with open(path, encoding="ascii") as f:
         next(f)
         for line in f:
             mode, rep, ms, us = line.split()
             if rep == "1":
-                series.setdefault(mode, []).append((ms, us))
-    parts = [f"'-' with points pt 7 ps 0.25 lt {i + 1} title '{mode}'"
-             for i, mode in enumerate(("off", "on")) if mode in series]
-    if not parts:
+                series.setdefault(mode, []).append((float(ms), float(us)))
+    return series
+
+
+# so many values of a line can be told from each other
+BINS = 250
+
+
+def plot_snapshot(where, data):
+    """Above, all requests about the fork; below, the longest ones of the whole save."""
+    path = os.path.join(where, "redis-load.series")
+    series = read_series(path) if os.path.exists(path) else {}
+    if not series:
         return None
-    blocks = [block(series[mode]) for mode in ("off", "on") if mode in series]
-    return gnuplot(where, "snapshot", "set logscale y\nplot " + ", ".join(parts) + "\n" +
-                   "".join(blocks), key="top right",
-                   title="Redis: latency during a snapshot (emulated, 1 us = 1000 instructions)",
-                   x="ms since BGSAVE", y="us")
+    low = min(points[0][0] for points in series.values())
+    width = (max(points[-1][0] for points in series.values()) - low) / BINS
+    near, whole = [], []
+    for lt, mode in (1, "off"), (2, "on"):
+        points = [(ms, us / 1000) for ms, us in series.get(mode, ())]
+        about = [p for p in points if -50 <= p[0] <= 150]
+        if not about:
+            continue
+        near.append((f"with points lt {lt} ps 0.35 title '{mode}'", about))
+        longest = {}
+        for ms, latency in points:
+            at = int((ms - low) / width)
+            longest[at] = max(longest.get(at, 0), latency)
+        whole.append((f"with lines lt {lt} lw 1.2 title '{mode}'",
+                      [(round((low + (at + 0.5) * width) / 1000, 4), y)
+                       for at, y in sorted(longest.items())]))
+    if not near:
+        return None
+    title = "Redis under load: latency of requests during a snapshot"
+    if "instructions" in (data or {}).get("note", ""):
+        title += " (emulated, 1 ms is 1 M instructions)"
+    return gnuplot(where, "snapshot", [
+        ("set logscale y\nset format y '%g'\nset xrange [-50:150]\n"
+         "set arrow from 0, graph 0 to 0, graph 1 nohead lc rgb '#777777' dt 3\n"
+         "set label ' BGSAVE' at 0, graph 0.95 textcolor rgb '#777777'\n", near,
+         {"x": "each request: when it was due, ms since BGSAVE", "y": "ms", "key": "top right"}),
+        ("set xrange [*:*]\n"
+         f"set yrange {log_range([y for _, points in whole for _, y in points])}\n", whole,
+         {"x": f"the longest of every {width:.0f} ms: s since BGSAVE", "y": "ms",
+          "key": "top right"})], title)
 
 
 def markdown(rows):
@@ -371,7 +461,8 @@ def markdown(rows):
 
 def report(where):
     data = {name: load(os.path.join(where, name + ".json")) for name in
-            ("fork", "exec", "fault", "memory", "micro", "small", "untouched")}
+            ("fork", "exec", "fault", "memory", "micro", "small", "untouched",
+             "untouched-used")}
     if not any(data.values()):
         sys.exit(f"bench-report: no results in {where}")
     rows = []
@@ -379,10 +470,11 @@ def report(where):
     rows_fault(rows, data["fault"])
     rows_memory(rows, data["memory"])
     rows_small(rows, data["small"], data["micro"])
-    rows_untouched(rows, data["untouched"])
+    rows_untouched(rows, data["untouched"], data["untouched-used"])
     rows_programs(rows, where)
 
-    plots = [plot_fork(where, data["fork"]) if data["fork"] else None, plot_snapshot(where),
+    plots = [plot_fork(where, data["fork"]) if data["fork"] else None,
+             plot_snapshot(where, load(os.path.join(where, "redis-load.json"))),
              plot_memory(where, data["memory"]) if data["memory"] else None]
     kernels = sorted({d["kernel"] for d in data.values() if d and "kernel" in d})
     met = sum(row.met is True for row in rows)

@@ -82,6 +82,8 @@ for name; do
 	[[ " ${known[*]} " = *" $name "* ]] ||
 		die "no such benchmark: $name (${known[*]})"
 done
+# (in braces: read as a whole, as this file may be edited while guests run)
+{
 "$SCRIPTS/deps.sh" -q
 [ "$level" = quick ] || "$SCRIPTS/deps.sh" -q bench
 "$SCRIPTS/kernel.sh" perf
@@ -116,3 +118,5 @@ done
 [ "$level" = quick ] || report
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
 say "results are in ${OUT#"$TOP"/}: $(cd "$OUT" && echo ./*.json)"
+exit
+}

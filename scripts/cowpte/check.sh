@@ -23,8 +23,6 @@ FORCED="isolation syscalls tree threads"
 LONG="advice swap faults"
 FULL=${FULL:-}
 
-began=$SECONDS
-
 # step WHAT COMMAND...: a check that is a command, with its duration. When it
 # fails its output is shown.
 step()
@@ -166,18 +164,6 @@ all()
 	if step "perf kernel" "$SCRIPTS/kernel.sh" perf; then
 		step "smoke test of the perf kernel" smoke || true
 	fi
-}
-
-# The count is the last line even when this script is stopped by an error.
-summary()
-{
-	local status=$?
-
-	[ $status -eq 0 ] || [ $failed -gt 0 ] || failed=1
-	printf 'took %s, logs in %s\n' "$(hms $((SECONDS - began)))" "${OUT#"$TOP"/}"
-	printf '%d passed, %d failed\n' $passed $failed
-	[ $failed -eq 0 ] && [ $passed -gt 0 ] || exit 1
-	exit 0
 }
 
 mkdir -p "$OUT"

@@ -9,6 +9,8 @@ SCRIPTS=$TOP/scripts/cowpte
 BUILD=$(realpath -m "${BUILD:-$TOP/build}")
 KTREE=$BUILD/linux		# the kernel tree that is edited
 STOCK=$BUILD/linux-stock	# the same base, untouched
+MUTANT=$BUILD/mutant/linux	# a copy of build/linux, to be broken
+MUTATIONS=tools/testing/selftests/cow_pte/mutations
 SERIES=6.12
 JOBS=${JOBS:-$(($(nproc) + 1))}
 
@@ -57,12 +59,17 @@ hms()
 # kernel_dir NAME: the output directory of a kernel by its short name
 kernel_dir()
 {
-	case $1 in
-	perf|debug|stock-perf|stock-debug)
+	case ${1#stock-} in
+	perf|debug|kasan|kcsan)
 		printf '%s/%s\n' "$BUILD" "$1"
 		;;
+	mutant)
+		# As seen from here its source is where that of debug is, so that
+		# the cache of the compiler has most objects already.
+		printf '%s/mutant/kernel\n' "$BUILD"
+		;;
 	*)
-		die "no kernel is called '$1': perf, debug, stock-perf or stock-debug"
+		die "no kernel is called '$1': perf, debug, kasan, kcsan, mutant, or one of these with stock- before it"
 		;;
 	esac
 }

@@ -6,7 +6,8 @@
 #   deps.sh [GROUP...]    install what is missing (as root)
 #   deps.sh -q [GROUP...] only check; one line that says what to install
 #
-# Groups: build, guest, test (these if none is named); bench, for all benchmarks.
+# Groups: build, guest, test (these if none is named); bench, for all benchmarks;
+# soak and static, for make soak and make static.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -22,6 +23,10 @@ test_pkgs=(liburing-dev libcap-dev libnuma-dev redis-server redis-tools)
 bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng redis-server
 	    redis-tools perl python3)
 
+# what only "make soak" runs, and what only "make static"
+soak_pkgs=(stress-ng trinity)
+static_pkgs=(sparse coccinelle)
+
 packages()
 {
 	local group
@@ -32,7 +37,9 @@ packages()
 		guest) printf '%s\n' "${guest_pkgs[@]}" ;;
 		test) printf '%s\n' "${test_pkgs[@]}" ;;
 		bench) printf '%s\n' "${bench_pkgs[@]}" ;;
-		*) die "no such group of packages: $group (build, guest, test or bench)" ;;
+		soak) printf '%s\n' "${soak_pkgs[@]}" ;;
+		static) printf '%s\n' "${static_pkgs[@]}" ;;
+		*) die "no such group of packages: $group (build, guest, test, bench, soak or static)" ;;
 		esac
 	done
 }
@@ -64,7 +71,9 @@ mapfile -t lack < <(missing "$@")
 
 if [ -n "$check" ]; then
 	target=deps
-	[[ " $* " != *' bench '* ]] || target=deps-bench
+	for group in bench soak static; do
+		[[ " $* " != *" $group "* ]] || target=deps-$group
+	done
 	die "packages are missing: run make $target as root, or apt-get install ${lack[*]}"
 fi
 [ "$(id -u)" -eq 0 ] ||

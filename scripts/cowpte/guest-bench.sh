@@ -92,24 +92,33 @@ case $what in
 'full fault') bench fault fault --size 1G --pattern table,seq --reps 3 ;;
 'full memory') bench memory memory --size 0,1G --children 1,4,16,64,256 --reps 1 ;;
 'full micro') bench micro micro --reps 5 ;;
-'full small') workload small small.sh --reps 5 ;;
+'full small') workload small small.sh --cpu-time --reps 5 ;;
 'full redis-load')
 	workload redis-load redis-load.sh --size 1G --clients 4 --reps 1 --verify none \
 		--keep "$results" --series "$results/redis-load.series"
 	;;
-'full prefork') workload prefork prefork.sh --size 1G --workers 32 --requests 2000 --reps 1 ;;
+'full prefork')
+	for heap in flat objects; do
+		workload prefork-$heap prefork.sh --size 1G --heap $heap --workers 32 \
+			--requests 2000 --reps 1
+	done
+	;;
 'full forkexec')
 	local_copies /bin/sh
-	workload forkexec forkexec.sh --size 4G --count 8 --reps 1
+	workload forkexec forkexec.sh --cpu-time --size 4G --count 8 --reps 1
 	;;
 'full afl')
 	local_copies "$(command -v afl-fuzz)" "$bin/sqlite-harness"
-	workload afl-256M afl.sh --size 256M --execs 400 --harness "$bin/sqlite-harness"
-	workload afl-1G afl.sh --size 1G --execs 200 --harness "$bin/sqlite-harness"
+	workload afl-256M afl.sh --cpu-time --size 256M --execs 400 --harness "$bin/sqlite-harness"
+	workload afl-1G afl.sh --cpu-time --size 1G --execs 200 --harness "$bin/sqlite-harness"
 	;;
 'untouched '*)
 	# one of several boots: bench-compare.sh says which
 	bench "$2" micro --mode off --reps 3 --loops 100
+	if [ $mode = both ]; then
+		"$bin/cowpte" run -- true
+		bench "used-$2" micro --mode off --reps 3 --loops 100
+	fi
 	;;
 *)
 	echo "usage: guest-bench.sh smoke|quick|full|untouched [NAME] RESULTS" >&2

@@ -3,13 +3,18 @@
 #
 # Build guest kernels, each into its own directory of build/:
 #
-#   kernel.sh [-c] [perf] [debug] [stock-perf] [stock-debug]
+#   kernel.sh [-c] [perf] [debug] [kasan] [kcsan] [stock-perf] [stock-debug] ...
+#   kernel.sh mutant
 #
-# perf and debug are built from build/linux; the stock ones from an untouched
-# copy of the same base. Without a name: perf and debug. -c: only configure.
+# perf, debug, kasan and kcsan are built from build/linux; with stock- before it,
+# from an untouched copy of the same base. Without a name: perf and debug.
+# -c: only configure. mutant is a debug kernel from the copy of build/linux that
+# mutations.sh breaks.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/cowpte/overlay.sh
+. "$SCRIPTS/overlay.sh"
 
 configure_only=
 
@@ -63,7 +68,23 @@ verify_config()
 
 fragments()
 {
-	cat "$SCRIPTS/config/base.config" "$SCRIPTS/config/${1#stock-}.config"
+	local name=${1#stock-} parts=(base)
+
+	case $name in
+	kasan|kcsan) parts+=(debug) ;;
+	mutant) name=debug ;;
+	esac
+	parts+=("$name")
+	parts=("${parts[@]/#/$SCRIPTS/config/}")
+	cat "${parts[@]/%/.config}"
+}
+
+# kcsan_only: what to tell make, so that KCSAN looks at what the overlay adds or
+# changes and at nothing else: all the rest has races of its own.
+kcsan_only()
+{
+	printf 'KCSAN_SANITIZE=n\n'
+	overlay_items | sed -n '/^tools\//d; s,^.*/\([^/]*\)\.c\(\.patch\)\{0\,1\}$,KCSAN_SANITIZE_\1.o=y,p'
 }
 
 configure()
@@ -91,7 +112,7 @@ lock()
 
 build()
 {
-	local name=$1 src=$KTREE out start=$SECONDS
+	local name=$1 src=$KTREE out start=$SECONDS options=()
 
 	out=$(kernel_dir "$name")
 	[ -d "$KTREE" ] || die "there is no build/linux: run make tree first"
@@ -99,6 +120,10 @@ build()
 	stock-*)
 		stock_tree
 		src=$STOCK
+		;;
+	mutant)
+		src=$MUTANT
+		[ -d "$src" ] || die "there is no ${src#"$TOP"/}: run make mutations"
 		;;
 	esac
 	[ ! -e "$src/.config" ] && [ ! -d "$src/include/config" ] ||
@@ -113,8 +138,9 @@ build()
 	if [ ! -e "$out/vmlinux" ]; then
 		need_space "$BUILD" 4 "building the $name kernel"
 	fi
+	[[ $name != *kcsan ]] || mapfile -t options < <(kcsan_only)
 	say "building $name (log: ${out#"$TOP"/}/build.log)"
-	if ! kmake "$src" "$out" -j "$JOBS" bzImage > "$out/build.log" 2>&1; then
+	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" bzImage > "$out/build.log" 2>&1; then
 		grep -nE -B 2 -A 12 '(error|Error|undefined reference)' "$out/build.log" | head -n 60 >&2
 		die "the $name kernel does not build, see ${out#"$TOP"/}/build.log"
 	fi

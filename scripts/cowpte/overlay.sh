@@ -44,7 +44,8 @@ check_version()
 		die "the kernel source is $v, the patches are for $SERIES.y: give KERNEL_SRC= such a tree or tarball"
 }
 
-# overlay_items: what the repository holds for the kernel tree
+# overlay_items: what the repository holds for the kernel tree (the mutations are
+# patches, but none that the tree shall have)
 overlay_items()
 {
 	cd "$TOP" || return
@@ -53,7 +54,8 @@ overlay_items()
 	else
 		# An unpacked archive has no products of builds to be excluded.
 		find "${ROOTS[@]}" ./*.patch -type f 2> /dev/null | sed 's,^\./,,'
-	fi | awk -F / '$NF !~ /^\./ || $NF == ".gitignore"' | sort -u | while IFS= read -r p; do
+	fi | awk -F / -v not="$MUTATIONS/" 'index($0, not) != 1 && ($NF !~ /^\./ || $NF == ".gitignore")' |
+		sort -u | while IFS= read -r p; do
 		# ls-files names what was removed and not yet committed, too
 		[ ! -f "$p" ] || printf '%s\n' "$p"
 	done

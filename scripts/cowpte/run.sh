@@ -13,7 +13,7 @@ usage()
 usage: run.sh [options] [--] COMMAND [ARG...]
        run.sh [options] -S
 
-  -k KERNEL   debug (default), perf, stock-debug, stock-perf, or a bzImage
+  -k KERNEL   debug (default), perf, kasan, kcsan, stock-debug, ..., or a bzImage
   -t SECONDS  time limit (600); then the guest is killed and the status is 124
   -m MEM      memory (4G)
   -c CPUS     processors (2)
@@ -40,7 +40,7 @@ STATUS_USAGE=64
 
 # Kernel messages that fail a run. A program's own crash ("traps: x general
 # protection fault", "segfault at") is not one, hence the anchored pattern.
-TROUBLE='BUG:|kernel BUG at|WARNING:|Oops|\] general protection fault|KASAN|KCSAN|UBSAN'
+TROUBLE='BUG:|kernel BUG at|WARNING:|Oops|\.[0-9]+\] general protection fault|KASAN|KCSAN|UBSAN'
 TROUBLE+='|INFO: (possible|suspicious|trying|lockdep|task|rcu)|possible (circular|recursive)'
 TROUBLE+='|inconsistent lock state|bad unlock balance|DEBUG_LOCKS_WARN_ON'
 TROUBLE+='|Bad (page|rss-counter|swap)|bad (pte|pmd|pud|p4d|pgd) |Unused swap|get_swap_device: Bad'
@@ -85,8 +85,8 @@ if [ -z "$shell" ] && [ $# -eq 0 ]; then
 	exit $STATUS_USAGE
 fi
 
-case $kernel in
-perf|debug|stock-perf|stock-debug)
+case ${kernel#stock-} in
+perf|debug|kasan|kcsan|mutant)
 	image=$(kernel_dir "$kernel")/arch/x86/boot/bzImage
 	[ -f "$image" ] || die "there is no $kernel kernel: run make kernel-$kernel"
 	;;
@@ -338,7 +338,7 @@ culprits()
 found=$(trouble)
 if [ -n "$found" ]; then
 	{
-		warn "the kernel complained, $(wc -l <<< "$found") line(s), the first with what surrounds it:"
+		warn "the kernel complained, $(wc -l <<< "$found") line(s): $(head -n 1 <<< "$found")"
 		grep -aF -m 1 -B 3 -A 45 -- "$(head -n 1 <<< "$found")" "$dir/log"
 		if [ "$(wc -l <<< "$found")" -gt 1 ]; then
 			warn "all such lines:"

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Shared by check.sh and mm-tests.sh: running test programs in a guest and
-# counting results. To be sourced after common.sh.
+# Shared by check.sh, mm-tests.sh and mutations.sh: running test programs in a
+# guest and counting results. To be sourced after common.sh, by who sets OUT, the
+# directory of all logs.
 
 passed=0
 failed=0
+began=$SECONDS
 
 # result STATUS WHAT: count one check
 result()
@@ -17,6 +19,19 @@ result()
 		failed=$((failed + 1))
 		printf 'FAILED: %s\n' "$2"
 	fi
+}
+
+# summary: to be trapped at EXIT: the count is the last line even when a script is
+# stopped by an error.
+summary()
+{
+	local status=$?
+
+	[ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+	printf 'took %s, logs in %s\n' "$(hms $((SECONDS - began)))" "${OUT#"$TOP"/}"
+	printf '%d passed, %d failed\n' "$passed" "$failed"
+	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] || exit 1
+	exit 0
 }
 
 # slug WHAT: the same as the name of a file

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Shared by guest-tests.sh and guest-soak.sh: is all memory back after a program?
+# To be sourced in a guest.
+
+# What may be in use after a program more than before it, in pages. After some
+# forty programs an untouched kernel had one table and five anonymous pages more
+# at most, as the shell grows (69 right after hugetlb-read-hwpoison, which a bus
+# error killed); allow a few times five. One process that stays
+# behind has more.
+TABLES_MORE=8
+ANON_MORE=32
+SWAP_MORE=0
+# An exit may lag behind: RCU, lazily switched processors, threads that linger.
+SETTLE=20
+
+# gauge: tables, anon, swap: pages in use; devices: what is swapped to. (Without
+# a process of its own, which would count.)
+gauge()
+{
+	local key value rest
+
+	# The counts of the processors are added up only now and then.
+	{ read -r rest < /proc/sys/vm/stat_refresh; } 2> /dev/null
+	while read -r key value; do
+		case $key in
+		nr_page_table_pages) tables=$value ;;
+		nr_anon_pages) anon=$value ;;
+		esac
+	done < /proc/vmstat
+	swap=0
+	devices=()
+	while read -r key _ _ value rest; do
+		case $key in
+		/*)
+			devices+=("$key")
+			swap=$((swap + value / 4))
+			;;
+		esac
+	done < /proc/swaps
+}
+
+# gauge_start: what is in use now is what may be in use at leak_check
+gauge_start()
+{
+	gauge
+	tables0=$tables anon0=$anon swap0=$swap
+}
+
+# settled: is what gauge found no more than before?
+settled()
+{
+	[ $((tables - tables0)) -le $TABLES_MORE ] &&
+	[ $((anon - anon0)) -le $ANON_MORE ] &&
+	[ $((swap - swap0)) -le $SWAP_MORE ]
+}
+
+# leak_check: wait until all is free that the program used
+leak_check()
+{
+	local i device verdict="not ok"
+
+	for ((i = 0; i < SETTLE; i++)); do
+		gauge
+		if settled; then
+			verdict=ok
+			break
+		fi
+		echo 3 > /proc/sys/vm/drop_caches
+		if [ $((swap - swap0)) -gt $SWAP_MORE ]; then
+			# What belongs to somebody comes back to memory and is
+			# counted there; a slot that is leaked stays.
+			for device in "${devices[@]}"; do
+				timeout 60 swapoff "$device"
+				swapon "$device"
+			done
+		fi
+		sleep 1
+	done
+	echo "$verdict after $i s: page tables $tables0 -> $tables," \
+		"anonymous $anon0 -> $anon, swap $swap0 -> $swap pages"
+}
