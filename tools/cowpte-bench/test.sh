@@ -389,7 +389,19 @@ for w in frobnicate "fork vfork spoon"; do
 done
 if [ -n "$have_python" ]; then
 	script prefork --size 16M --workers 2 --requests 20
+	"$here/workloads/prefork.sh" --cowpte "$cowpte" --size 16M --workers 2 --requests 20 \
+		--reps 1 --heap objects > "$dir/out" 2> "$dir/err"
+	is 0 $? "prefork --heap objects"
+	says 'heap=objects ' "... says so"
 	script small --scale 3 pipeline storm
+	"$here/workloads/small.sh" --cowpte "$cowpte" --scale 3 --reps 1 --cpu-time pipeline \
+		> "$dir/out" 2> "$dir/err"
+	is 0 $? "small --cpu-time"
+	if grep -q 'CPU time' "$dir/out" && ! grep -q ': time' "$dir/out"; then
+		ok "... shows nothing else"
+	else
+		not_ok "... shows nothing else"
+	fi
 	if perl -MTime::HiRes -e 1 2> /dev/null; then
 		script forkexec --size 16M --count 3
 		"$here/workloads/forkexec.sh" --command 'exit 7' --cowpte "$cowpte" \
@@ -430,7 +442,7 @@ fi
 perf=$here/perf-compare
 status 0 "perf-compare --help" "$perf" --help
 for args in '' 'frobnicate true' 'stat' 'latency' 'latency f' '--reps 0 stat true' \
-	'--json x trace true'; do
+	'--json x trace true' 'stat -r 1 true'; do
 	# shellcheck disable=SC2086 # to be split
 	"$perf" $args > "$dir/out" 2> "$dir/err"
 	is 2 $? "perf-compare: '$args'"
@@ -450,9 +462,20 @@ if perf stat -e task-clock true > /dev/null 2>&1; then
 		"$perf" --cowpte "$cowpte" trace true > "$dir/out" 2> "$dir/err"
 		is 0 $? "perf-compare trace"
 		says 'syscall +calls' "... shows system calls"
+		[ "$setting" != prctl ] || says '^mode off +mode on$' "... side by side"
 	else
 		skip "perf-compare trace" "perf trace does not work here"
 	fi
+	if [ "$(id -u)" -eq 0 ] && perf ftrace latency -T schedule true > /dev/null 2>&1; then
+		"$perf" --cowpte "$cowpte" latency copy_process -- sh -c '(exit 0)' \
+			> "$dir/out" 2> "$dir/err"
+		is 0 $? "perf-compare latency"
+		says 'DURATION +\| +COUNT' "... shows a histogram"
+	else
+		skip "perf-compare latency" "perf ftrace latency does not work here"
+	fi
+	"$perf" --cowpte "$cowpte" latency no_such_function true > "$dir/out" 2> "$dir/err"
+	is 1 $? "perf-compare: a function that cannot be traced"
 else
 	skip "perf-compare" "perf does not work here"
 fi
@@ -493,6 +516,10 @@ if [ -n "$have_python" ] && [ -x "$report" ]; then
 			            "fork": {"median": time}, "fork_exit_wait": {"median": time}}}
 			json.dump({"results": [fault("off", 100), fault("on", 104)]},
 			          open(sys.argv[1] + "/fault.json", "w"))
+			with open(sys.argv[1] + "/redis-load.series", "w") as f:
+			    f.write("mode rep ms us\n")
+			    for mode in "off", "on":
+			        f.writelines(f"{mode} 1 {ms} {500 + abs(ms)}\n" for ms in range(-5, 20))
 			json.dump({"results": [fork("off", "first", 2000), fork("on", "first", 11)]},
 			          open(sys.argv[1] + "/fork.json", "w"))
 		END
@@ -503,12 +530,14 @@ if [ -n "$have_python" ] && [ -x "$report" ]; then
 		says '^fork, 1 GiB, later .* not measured' "... one that is not measured"
 		cp "$dir/results/report.json" "$dir/json"
 		json "... in JSON" '[r["met"] for r in d["rows"] if r["figure"] == "fork, 1 GiB, first"]
-			== [True] and d["plots"] == ["fork.svg"]'
-		if grep -q '<svg' "$dir/results/fork.svg"; then
-			ok "... draws a plot"
-		else
-			not_ok "... draws a plot"
-		fi
+			== [True] and d["plots"] == ["fork.svg", "snapshot.svg"]'
+		for plot in fork snapshot; do
+			if grep -q '</svg' "$dir/results/$plot.svg"; then
+				ok "... draws $plot.svg"
+			else
+				not_ok "... draws $plot.svg"
+			fi
+		done
 	else
 		skip "bench-report report" "no gnuplot"
 	fi

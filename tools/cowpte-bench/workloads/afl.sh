@@ -80,11 +80,11 @@ if [ -z "$harness" ]; then
 fi
 harness=$(realpath "$harness")
 
-metric execs_per_s 1/s "executions per second"
-metric exec_us us "one execution"
+metric_elapsed execs_per_s 1/s "executions per second"
+metric_elapsed exec_us us "one execution"
 metric execs_per_cpu_s 1/s "executions per second of CPU time"
 metric exec_cpu_us us "one execution, CPU time of all"
-metric start_ms ms "start of afl-fuzz and of the target"
+metric_elapsed start_ms ms "start of afl-fuzz and of the target"
 metric shared_tables "" "tables shared per fork"
 
 out=$dir/afl
@@ -162,7 +162,7 @@ for ((rep = 1; rep <= reps; rep++)); do
 		# What else the machine does may take more time than the executions.
 		if less "$short_ms" "$ms"; then
 			rate "$m" "$value" $n ""
-		else
+		elif [ -z "$cpu_only" ]; then
 			warn "too few executions to tell the time that passed: use a larger --execs"
 		fi
 		sample "$m" start_ms "$short_ms"

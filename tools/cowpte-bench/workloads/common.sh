@@ -97,6 +97,7 @@ reps=
 json=
 note=
 dir=
+cpu_only=
 cowpte=${COWPTE:-}
 # shellcheck disable=SC2034 # for the scripts
 COMMON_HELP=" -r, --reps N           repetitions per mode
@@ -104,6 +105,8 @@ COMMON_HELP=" -r, --reps N           repetitions per mode
  -d, --dir DIR          for temporary files (a new one in \$TMPDIR or /tmp)
  -j, --json FILE        write the results as JSON too
  -n, --note TEXT        put a text into the outputs
+     --cpu-time         nothing but CPU time where there is both: where an emulator
+                        counts instructions, waiting takes no defined time
      --cowpte PATH      the cowpte program (found beside this script, or in PATH)
  -h, --help             this help"
 # shellcheck disable=SC2034 # for the scripts
@@ -120,7 +123,7 @@ parse_args()
 	shift 2
 
 	args=$(getopt -n "$tool" -o "r:m:d:j:n:h$short" \
-		-l "reps:,mode:,dir:,json:,note:,cowpte:,help${long:+,$long}" -- "$@") ||
+		-l "reps:,mode:,dir:,json:,note:,cpu-time,cowpte:,help${long:+,$long}" -- "$@") ||
 		exit $EXIT_USAGE
 	eval set -- "$args"
 	while :; do
@@ -131,6 +134,7 @@ parse_args()
 		-j|--json) json=$2 ;;
 		-n|--note) note=$2 ;;
 		--cowpte) cowpte=$2 ;;
+		--cpu-time) cpu_only=1; shift; continue ;;
 		-h|--help) usage; exit 0 ;;
 		--) shift; break ;;
 		*)
@@ -346,7 +350,7 @@ order()
 }
 
 metrics=()		# names, in the order they are to be shown
-declare -A metric_unit metric_text samples
+declare -A metric_unit metric_text samples elapsed
 
 # metric NAME UNIT TEXT: what samples of that name are. Without samples in any
 # mode it is not shown.
@@ -357,9 +361,17 @@ metric()
 	metric_text[$1]=$3
 }
 
+# metric_elapsed NAME UNIT TEXT: the same, of time that passes also for who waits
+metric_elapsed()
+{
+	metric "$@"
+	elapsed[$1]=1
+}
+
 # sample MODE NAME VALUE
 sample()
 {
+	[ -z "$cpu_only" ] || [ -z "${elapsed[$2]:-}" ] || return 0
 	samples["$1 $2"]+="$3 "
 }
 

@@ -16,11 +16,29 @@ import sys
 import time
 
 
-def load(size, object_size):
-    """A table of byte strings, most of it written once and then only read."""
-    filler = b"x" * object_size
-    per_object = sys.getsizeof(filler)
-    return [b"%08d" % i + filler[8:] for i in range(size // per_object)]
+class Objects:
+    """A table of byte strings. Looking at one writes the count of its references."""
+
+    def __init__(self, size, object_size):
+        filler = b"x" * object_size
+        self.number = size // sys.getsizeof(filler)
+        self.table = [b"%08d" % i + filler[8:] for i in range(self.number)]
+
+    def read(self, i):
+        return int(self.table[i][:8])
+
+
+class Flat:
+    """The same in one piece of memory, which reading does not write."""
+
+    def __init__(self, size, object_size):
+        self.number, self.step = size // object_size, object_size
+        self.memory = bytearray(b"x") * size
+        for i in range(self.number):
+            self.memory[i * self.step:i * self.step + 8] = b"%08d" % i
+
+    def read(self, i):
+        return int(self.memory[i * self.step:i * self.step + 8])
 
 
 def serve(sock, data, lookups):
@@ -37,7 +55,7 @@ def serve(sock, data, lookups):
                 continue
             total = 0
             for _ in range(lookups):
-                total += int(data[at % len(data)][:8])
+                total += data.read(at % data.number)
                 at = at * 1103515245 + 12345 & 0x7fffffff
             conn.sendall(b"HTTP/1.0 200 OK\r\nX-Worker: %s\r\n\r\n%d\n" % (pid, total))
 
@@ -47,10 +65,11 @@ def main():
     p.add_argument("--size", type=int, required=True, help="bytes to load")
     p.add_argument("--object-size", type=int, default=1000)
     p.add_argument("--workers", type=int, required=True)
+    p.add_argument("--heap", choices=("flat", "objects"), default="flat")
     p.add_argument("--lookups", type=int, default=20, help="per request")
     arg = p.parse_args()
 
-    data = load(arg.size, arg.object_size)
+    data = (Flat if arg.heap == "flat" else Objects)(arg.size, arg.object_size)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(128)
@@ -76,7 +95,7 @@ def main():
         times.append(time.thread_time_ns() - start)
         pids.append(pid)
     print("port", sock.getsockname()[1])
-    print("objects", len(data))
+    print("objects", data.number)
     print("pids", *pids)
     print("forks", *times)
     print("forked", flush=True)

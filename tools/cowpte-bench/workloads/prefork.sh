@@ -15,10 +15,13 @@ Usage: prefork.sh [options]
 
 Start a small HTTP server in Python (prefork.py) that loads a table of objects
 and then forks its workers, as application servers with "preload" do. Requests
-read objects at random; Python counts references in the objects themselves, so
-reading writes, and pages are copied little by little.
+read objects at random.
 
  -s, --size SIZE        memory to load before the forks, with K, M or G (1G)
+     --heap KIND        flat: in one piece of memory, which is only read; objects:
+                        as objects of Python, which counts references in the
+                        objects themselves, so that reading writes, and pages
+                        are copied little by little (flat)
  -w, --workers N        processes that serve (32)
  -q, --requests N       requests per repetition, after a first round with one
                         request per worker (5000)
@@ -31,6 +34,7 @@ END
 }
 
 size_text=1G
+heap=flat
 workers=32
 requests=5000
 clients=4
@@ -41,6 +45,7 @@ own_option()
 {
 	case $1 in
 	-s|--size) size_text=$2 ;;
+	--heap) heap=$2 ;;
 	-w|--workers) workers=$2 ;;
 	-q|--requests) requests=$2 ;;
 	-c|--clients) clients=$2 ;;
@@ -48,10 +53,11 @@ own_option()
 	esac
 }
 
-parse_args s:w:q:c:l: size:,workers:,requests:,clients:,lookups: "$@"
+parse_args s:w:q:c:l: size:,heap:,workers:,requests:,clients:,lookups: "$@"
 [ ${#rest[@]} -eq 0 ] || die $EXIT_USAGE "unexpected argument '${rest[0]}'"
 size_arg --size "$size_text"
 size=$value
+one_of --heap "$heap" flat objects
 number --workers "$workers" 1 10000
 number --requests "$requests" 1 100000000
 number --clients "$clients" 1 1000
@@ -77,6 +83,8 @@ metric p50_us us "requests, p50"
 metric p99_us us "requests, p99"
 metric max_us us "requests, longest"
 metric requests_per_s 1/s "requests served"
+metric all_requests_ms ms "all requests"
+metric total_ms ms "forks and all requests"
 metric pagetables_after_kb kB "page tables per worker, after requests"
 metric exit_ms ms "end of all workers"
 
@@ -95,12 +103,12 @@ answer()
 
 one()
 {
-	local m=$1 base port pids list t
+	local m=$1 base port pids list forks t
 
 	pagetables_kb
 	base=$value
 	launcher "$m"
-	coproc "${run[@]}" python3 "$here/prefork.py" --size "$size" --workers "$workers" \
+	coproc "${run[@]}" python3 "$here/prefork.py" --size "$size" --heap "$heap" --workers "$workers" \
 		--lookups "$lookups" 2> "$dir/server.log"
 	# shellcheck disable=SC2153 # set by coproc
 	pid=$COPROC_PID
@@ -123,8 +131,8 @@ one()
 		median "${list[@]:1}"
 		sample "$m" fork_us "$(awk -v t="$value" 'BEGIN { print t / 1000 }')"
 	fi
-	sample "$m" forks_ms "$(printf '%s\n' "${list[@]}" |
-		awk '{ s += $1 } END { printf "%.3f", s / 1e6 }')"
+	forks=$(printf '%s\n' "${list[@]}" | awk '{ s += $1 } END { printf "%.3f", s / 1e6 }')
+	sample "$m" forks_ms "$forks"
 	status_kb "$pid" VmPTE
 	t=$value
 	pagetables_kb
@@ -145,6 +153,8 @@ one()
 			die "$EXIT_WRONG" "mode $m: requests failed"
 		}
 	samples_from "$m" "$dir/client.out"
+	sample "$m" total_ms "$(awk -v f="$forks" '$1 == "all_requests_ms" { print f + $2 }' \
+		"$dir/client.out")"
 	status_kb "$pid" VmPTE
 	t=$value
 	pagetables_kb
@@ -168,4 +178,4 @@ for ((rep = 1; rep <= reps; rep++)); do
 	done
 done
 
-results "size=$size_text objects=$objects workers=$workers requests=$requests clients=$clients lookups=$lookups"
+results "size=$size_text heap=$heap objects=$objects workers=$workers requests=$requests clients=$clients lookups=$lookups"

@@ -18,8 +18,8 @@ Usage: redis-load.sh [options]
 Fill a redis-server with small keys, put redis-benchmark's load on it, and let it
 fork for BGSAVE. A client of its own asks at a fixed rate, from before the save
 until after it; a request's latency counts from when it was due, so that those
-held up by another are counted in full. Then look at the page tables of a save
-without load, and check that the snapshot holds the data.
+held up by another are counted in full. Then look at the fork and the page tables
+of saves without load, and check that the snapshot holds the data.
 
  -s, --size SIZE        memory of the data set, with K, M or G (1G)
  -v, --value-size N     bytes of a value (100)
@@ -103,6 +103,7 @@ if [ -n "$keep" ]; then
 fi
 
 metric fork_us us "fork, as Redis reports it (latest_fork_usec)"
+metric rest_fork_us us "the same without load, median of 5"
 metric p50_us us "latency during the save, p50"
 metric p99_us us "latency during the save, p99"
 metric p999_us us "latency during the save, p99.9"
@@ -144,25 +145,19 @@ stop_load()
 	load=
 }
 
-# tables MODE: what a save takes in page tables, at rest
-tables()
+# begin_save: $child, and in $base the page tables of all before it
+begin_save()
 {
-	local base child
-
 	pagetables_kb
 	base=$value
 	expect 'Background saving started' BGSAVE
 	child=$(pgrep -P "$live" | head -n 1)
 	[ -n "$child" ] || die 1 "no saving child: is the data set too small?"
-	pagetables_kb
-	sample "$1" pagetables_kb $((value - base))
-	status_kb "$child" VmPTE
-	sample "$1" vmpte_kb "$value"
-	status_kb "$child" VmCowPTE
-	sample "$1" shared_kb "$value"
-	[ "$1" = off ] || [ "$value" -gt 0 ] ||
-		warn "mode on: nothing shared, the figures show conventional forks"
-	# Redis's own way to stop a child that is not needed any more.
+}
+
+# stop_save: Redis's own way to stop a child that is not needed any more
+stop_save()
+{
 	kill -USR1 "$child"
 	value=1
 	while [ "$value" = 1 ]; do
@@ -170,6 +165,33 @@ tables()
 		redis INFO persistence
 		field rdb_bgsave_in_progress
 	done
+}
+
+# at_rest MODE: forks without load, which waits for a CPU too where there are few,
+# and what the last save takes in page tables
+at_rest()
+{
+	local base child tables forks=() i
+
+	for ((i = 1; i <= 5; i++)); do
+		begin_save
+		pagetables_kb
+		tables=$((value - base))
+		redis INFO stats
+		field latest_fork_usec
+		forks+=("$value")
+		[ $i -eq 5 ] || stop_save
+	done
+	median "${forks[@]}"
+	sample "$1" rest_fork_us "$value"
+	sample "$1" pagetables_kb $tables
+	status_kb "$child" VmPTE
+	sample "$1" vmpte_kb "$value"
+	status_kb "$child" VmCowPTE
+	sample "$1" shared_kb "$value"
+	[ "$1" = off ] || [ "$value" -gt 0 ] ||
+		warn "mode on: nothing shared, the figures show conventional forks"
+	stop_save
 }
 
 # check MODE: the RDB file of the last save
@@ -236,7 +258,7 @@ for m in "${modes[@]}"; do
 		[ -z "$series" ] || sed "s/^/$m $rep /" "$dir/probe.series" >> "$series"
 	done
 	stop_load
-	tables "$m"
+	at_rest "$m"
 	check "$m"
 	stop_server "$live"
 	rm -f "$dir/dump.rdb"

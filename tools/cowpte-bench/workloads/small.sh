@@ -156,7 +156,7 @@ declare -A texts=(
 )
 for w in "${all[@]}"; do
 	metric "${w}_cpu_ms" ms "${texts[$w]}: CPU time"
-	metric "${w}_ms" ms "${texts[$w]}: time"
+	metric_elapsed "${w}_ms" ms "${texts[$w]}: time"
 done
 
 # prepare WORKLOAD: the command in ${work[@]}
