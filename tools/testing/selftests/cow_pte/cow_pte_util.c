@@ -1488,3 +1488,12 @@ unsigned long long cow_arg_number(struct argp_state *state, const char *arg,
 		argp_error(state, "'%s' is not a number from 1 to %llu", arg, most);
 	return val;
 }
+
+/* The next of a sequence of random numbers; @state is its seed at first, not 0 */
+__u64 cow_random(__u64 *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}

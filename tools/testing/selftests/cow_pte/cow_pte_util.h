@@ -248,6 +248,7 @@ long cow_settle(long (*read_value)(void), long limit);
 struct argp_state;
 unsigned long long cow_arg_number(struct argp_state *state, const char *arg,
 				  unsigned long long most);
+__u64 cow_random(__u64 *state);
 long cow_env(const char *name, long def);
 
 int cow_cgroup_enter(long swap);

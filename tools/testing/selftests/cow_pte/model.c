@@ -123,21 +123,13 @@ static struct {
 
 static const char *op_name(unsigned int op);
 
-static __u64 next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
-
 static void seed_random(__u64 seed)
 {
 	int i;
 
 	random_state = seed * 0x9e3779b97f4a7c15ULL | 1;
 	for (i = 0; i < 8; i++)
-		next_random();
+		cow_random(&random_state);
 }
 
 #define wrong(fmt, ...) \
@@ -525,7 +517,7 @@ static void choose_skips(unsigned int proc, bool all)
 		__u64 want = expected(p);
 		bool cheap = want && want != COW_SEGV && !p->away;
 
-		board->skip[i] = !all && !cheap && next_random() % 8;
+		board->skip[i] = !all && !cheap && cow_random(&random_state) % 8;
 		if (!board->skip[i])
 			p->away = false;
 	}
@@ -1464,15 +1456,15 @@ static void generate(struct sequence *seq, __u64 seed)
 	seq->nr = opt.steps;
 	for (i = 0; i < seq->nr; i++) {
 		s = &seq->step[i];
-		at = next_random() % total;
+		at = cow_random(&random_state) % total;
 		for (op = 0; at >= ops[op].weight; op++)
 			at -= ops[op].weight;
 		s->op = op;
-		s->proc = next_random() % MAX_PROCS;
-		s->other = next_random() % MAX_PROCS;
-		s->a = next_random() % 1000000;
-		s->b = next_random() % 1000000;
-		s->c = next_random() % 1000000;
+		s->proc = cow_random(&random_state) % MAX_PROCS;
+		s->other = cow_random(&random_state) % MAX_PROCS;
+		s->a = cow_random(&random_state) % 1000000;
+		s->b = cow_random(&random_state) % 1000000;
+		s->c = cow_random(&random_state) % 1000000;
 	}
 }
 
@@ -1535,7 +1527,7 @@ static const char *run_steps(enum cow_mode mode, const void *arg)
 		board->nr_done++;
 		/* Neither may this depend on the steps before */
 		seed_random(seq->seed + i);
-		check_all(i % 32 == 31, next_random() % MAX_PROCS);
+		check_all(i % 32 == 31, cow_random(&random_state) % MAX_PROCS);
 	}
 	for (proc = 0; proc < MAX_PROCS; proc++)
 		if (cow_proc[proc].alive && model[proc].spliced)

@@ -74,14 +74,6 @@ static struct {
 	bool off;
 } opt = { .seed = 1, .seconds = 20 };
 
-static __u64 next_random(__u64 *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
 static char *addr_of(unsigned int i)
 {
 	return arena + i * STRIDE * PAGE;
@@ -227,7 +219,7 @@ static void do_fork(struct worker *w)
 	if (i == MAX_SLOTS)
 		return;
 	mine = slot;
-	seed = next_random(&w->random);
+	seed = cow_random(&w->random);
 	before = __atomic_load_n(frees, __ATOMIC_SEQ_CST);
 	pid = fork();
 	if (pid) {
@@ -270,9 +262,9 @@ static void random_part(struct worker *w, unsigned int *from, unsigned int *nr)
 	static const unsigned int most[] = { 2, 8, TABLE_PAGES / STRIDE, NR_TRACKED };
 	unsigned int left;
 
-	*from = w->from + next_random(&w->random) % w->nr;
+	*from = w->from + cow_random(&w->random) % w->nr;
 	left = w->from + w->nr - *from;
-	*nr = 1 + next_random(&w->random) % most[next_random(&w->random) % 4];
+	*nr = 1 + cow_random(&w->random) % most[cow_random(&w->random) % 4];
 	if (*nr > left)
 		*nr = left;
 }
@@ -355,7 +347,7 @@ static void do_something(struct worker *w)
 	random_part(w, &from, &nr);
 	addr = addr_of(from);
 	len = nr * STRIDE * PAGE;
-	switch (next_random(&w->random) % 24) {
+	switch (cow_random(&w->random) % 24) {
 	case 0:
 		do_fork(w);
 		break;
@@ -385,7 +377,7 @@ static void do_something(struct worker *w)
 	case 7:
 	case 8:
 	case 9:
-		madvise(addr, len, advice[next_random(&w->random) %
+		madvise(addr, len, advice[cow_random(&w->random) %
 					  ARRAY_LEN(advice)]);
 		break;
 	case 10:
@@ -399,11 +391,11 @@ static void do_something(struct worker *w)
 		break;
 	case 13:
 		if (cow_mode == COW_ON)
-			prctl(PR_SET_COW_PTE, next_random(&w->random) % 4 > 0,
+			prctl(PR_SET_COW_PTE, cow_random(&w->random) % 4 > 0,
 			      0, 0, 0);
 		break;
 	case 14:
-		if (next_random(&w->random) % 4 == 0)
+		if (cow_random(&w->random) % 4 == 0)
 			do_exec();
 		break;
 	default:
@@ -412,7 +404,7 @@ static void do_something(struct worker *w)
 			put(i);
 	}
 	for (i = 0; i < 12; i++)
-		verify(w->from + next_random(&w->random) % w->nr, "later");
+		verify(w->from + cow_random(&w->random) % w->nr, "later");
 	__atomic_add_fetch(&board->nr_ops, 1, __ATOMIC_RELAXED);
 }
 
@@ -426,7 +418,7 @@ static void *work(void *arg)
 		while (reap(WNOHANG))
 			;
 		/* The first process lives as long as the test */
-		if (slot && next_random(&w->random) % 150 == 0)
+		if (slot && cow_random(&w->random) % 150 == 0)
 			_exit(0);
 	}
 	return NULL;
@@ -485,13 +477,13 @@ static void __noreturn first_process(void)
 
 static void disturb(__u64 *random)
 {
-	unsigned int i = next_random(random) % MAX_SLOTS;
+	unsigned int i = cow_random(random) % MAX_SLOTS;
 	pid_t pid = __atomic_load_n(&board->pid[i], __ATOMIC_ACQUIRE);
 	unsigned long nodes[2] = { 1, 2 };
 	char path[64], buf[4096];
 	char dev[64];
 
-	switch (next_random(random) % 16) {
+	switch (cow_random(random) % 16) {
 	case 0:
 	case 1:
 		/* Not the first, which is the only one that always forks */
@@ -501,21 +493,21 @@ static void disturb(__u64 *random)
 	case 2:
 	case 3:
 	case 4:
-		cow_cgroup_reclaim(1 + next_random(random) % 32);
+		cow_cgroup_reclaim(1 + cow_random(random) % 32);
 		break;
 	case 5:
 		cow_write_file("/proc/sys/vm/compact_memory", "1");
 		break;
 	case 6:
 		cow_write_file("/sys/kernel/mm/ksm/run",
-			       next_random(random) % 4 ? "1" : "2");
+			       cow_random(random) % 4 ? "1" : "2");
 		break;
 	case 7:
 	case 8:
 		if (pid > 0)
 			syscall(SYS_migrate_pages, pid, 64,
-				&nodes[next_random(random) % 2],
-				&nodes[next_random(random) % 2]);
+				&nodes[cow_random(random) % 2],
+				&nodes[cow_random(random) % 2]);
 		break;
 	case 9:
 	case 10:
@@ -531,13 +523,13 @@ static void disturb(__u64 *random)
 				       path);
 		break;
 	case 12:
-		if (next_random(random) % 16 == 0 &&
+		if (cow_random(random) % 16 == 0 &&
 		    !cow_swap_device(dev, sizeof(dev), LONG_MAX) &&
 		    !syscall(SYS_swapoff, dev))
 			syscall(SYS_swapon, dev, 0);
 		break;
 	case 13:
-		if (cow_mode == COW_ON && next_random(random) % 4 == 0) {
+		if (cow_mode == COW_ON && cow_random(random) % 4 == 0) {
 			cow_write_file(COW_SYSFS "enabled", "never");
 			usleep(3000);
 			cow_set_system_mode(COW_ON);

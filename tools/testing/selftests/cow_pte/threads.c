@@ -67,14 +67,6 @@ static __u64 model[NR_PAGES];
 static __u32 lower[NR_PAGES];
 static bool stop;
 
-static __u64 next_random(__u64 *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return *seed;
-}
-
 static char *page_addr(unsigned int page)
 {
 	return arena + page * PAGE;
@@ -131,12 +123,12 @@ static char *parking(const struct worker *w)
 static void work_once(struct worker *w, __u32 version)
 {
 	unsigned int nr = NR_PAGES / w->step;
-	unsigned int page = w->first + next_random(&w->seed) % nr * w->step;
+	unsigned int page = w->first + cow_random(&w->seed) % nr * w->step;
 	char *addr = page_addr(page);
 	unsigned int kind;
 
 	do {
-		kind = 1 << next_random(&w->seed) % NR_WORK;
+		kind = 1 << cow_random(&w->seed) % NR_WORK;
 	} while (!(kind & w->work));
 
 	switch (kind) {
@@ -353,7 +345,7 @@ static long call_race(const long *arg)
 		if (pid[slot])
 			ret = reap_child(pid[slot]);
 		pid[slot] = start_child(slot, PARENT + 1 + i % 100, p->work,
-					next_random(&seed));
+					cow_random(&seed));
 	}
 	for (slot = 0; slot < MAX_ALIVE; slot++)
 		if (pid[slot] && reap_child(pid[slot]))

@@ -23,14 +23,6 @@
 
 static __u64 seed;
 
-static __u64 next_random(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed;
-}
-
 /* Little enough for many processes: some pages in each of three tables */
 static int prepare_small(void)
 {
@@ -52,7 +44,7 @@ static void start(enum cow_mode mode, unsigned int procs)
 
 static unsigned int some_page(void)
 {
-	return next_random() % world->nr_pages;
+	return cow_random(&seed) % world->nr_pages;
 }
 
 static const char *run_chain(enum cow_mode mode, const void *arg)
@@ -68,12 +60,12 @@ static const char *run_chain(enum cow_mode mode, const void *arg)
 	cow_must_share(mode, &small);
 	cow_check_all("after the last fork");
 	for (i = 0; i < 2 * DEPTH; i++) {
-		cow_poke(next_random() % DEPTH, some_page());
+		cow_poke(cow_random(&seed) % DEPTH, some_page());
 		cow_check_all("after a write");
 	}
 	for (left = DEPTH; left > 1; left--) {
 		do {
-			i = next_random() % DEPTH;
+			i = cow_random(&seed) % DEPTH;
 		} while (!cow_proc[i].alive);
 		cow_exit(i);
 		cow_check_all("after an exit");
@@ -269,12 +261,12 @@ static const cow_fn random_op[] = {
 /* Ranges that split, cover and straddle tables */
 static void random_range(long *addr, long *len)
 {
-	unsigned int from = next_random() % (3 * TABLE_PAGES - 1);
+	unsigned int from = cow_random(&seed) % (3 * TABLE_PAGES - 1);
 	unsigned int left = 3 * TABLE_PAGES - from;
 
-	switch (next_random() % 4) {
+	switch (cow_random(&seed) % 4) {
 	case 0:
-		*addr = (long)(arena + next_random() % 3 * TABLE);
+		*addr = (long)(arena + cow_random(&seed) % 3 * TABLE);
 		*len = TABLE;
 		return;
 	case 1:
@@ -284,12 +276,12 @@ static void random_range(long *addr, long *len)
 		left = left < 100 ? left : 100;
 	}
 	*addr = (long)(arena + from * PAGE);
-	*len = (1 + next_random() % left) * PAGE;
+	*len = (1 + cow_random(&seed) % left) * PAGE;
 }
 
 static void random_step(unsigned int proc, unsigned int *forks)
 {
-	unsigned int op = next_random() % 100;
+	unsigned int op = cow_random(&seed) % 100;
 	long addr, len;
 
 	if (op < 30) {
@@ -298,14 +290,14 @@ static void random_step(unsigned int proc, unsigned int *forks)
 		cow_poke_all(proc);
 	} else if (op < 60 && *forks) {
 		--*forks;
-		cow_fork(proc, next_random() % 2 ? COW_FORK : COW_THREADED);
+		cow_fork(proc, cow_random(&seed) % 2 ? COW_FORK : COW_THREADED);
 	} else if (op < 66 && proc) {
 		cow_exit(proc);
 	} else if (op < 68 && proc) {
 		cow_exec_start(proc);
 		cow_exit_wait(proc);
 	} else {
-		op = next_random() % ARRAY_LEN(random_op);
+		op = cow_random(&seed) % ARRAY_LEN(random_op);
 		random_range(&addr, &len);
 		if (cow_call(proc, random_op[op], addr, len))
 			cow_fail("operation %u on %lu pages at %#lx: %s", op,
@@ -323,7 +315,7 @@ static const char *run_random(enum cow_mode mode, const void *arg)
 	start(mode, RANDOM_PROCS);
 	for (step = 0; step < RANDOM_STEPS; step++) {
 		do {
-			proc = next_random() % world->nr_procs;
+			proc = cow_random(&seed) % world->nr_procs;
 		} while (!cow_proc[proc].alive);
 		random_step(proc, &forks);
 		snprintf(when, sizeof(when), "step %u", step);
