@@ -48,8 +48,8 @@ help:
 	@echo '                   kernel (TESTS=...)'
 	@echo 'Other:'
 	@echo '  deps             install the Debian packages that are missing (as root)'
-	@echo '  deps-bench, deps-soak, deps-static'
-	@echo '                   the same, and those that only bench-full, soak or static needs'
+	@echo '  deps-bench, deps-static'
+	@echo '                   the same, and those that only bench-full or static needs'
 	@echo '  clean            remove what was built; build/linux stays'
 	@echo
 	@echo 'See $(S)/run.sh -h for running a single command in a guest.'
@@ -111,8 +111,8 @@ shell: kernel-$(KERNEL)
 deps:
 	@$(S)/deps.sh
 
-deps-bench deps-soak deps-static:
-	@$(S)/deps.sh build guest test $(@:deps-%=%)
+deps-bench deps-static:
+	@$(S)/deps.sh build guest test soak $(@:deps-%=%)
 
 clean:
 	@$(S)/clean.sh
@@ -122,5 +122,6 @@ tree-exists:
 	@[ -d "$${BUILD:-build}/linux" ] || $(S)/tree.sh
 
 .PHONY: help tree refresh verify verify-releases kernel user selftests check \
-	mm-tests mutations record-stock bench bench-full bench-report shell deps deps-bench deps-soak deps-static static soak clean tree-exists
+	mm-tests mutations static soak record-stock bench bench-full bench-report \
+	shell deps deps-bench deps-static clean tree-exists
 .NOTPARALLEL:

@@ -256,7 +256,7 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 
 	if (!cow_pte_wanted(oldmm) || mm_has_notifiers(oldmm))
 		return;
-	if (cow_pte_mode != COW_PTE_ALWAYS &&
+	if (READ_ONCE(cow_pte_mode) != COW_PTE_ALWAYS &&
 	    !atomic_long_read(&oldmm->cow_pte.nr_protected) &&
 	    mm_pgtables_bytes(oldmm) / PAGE_SIZE <
 	    READ_ONCE(cow_pte_min_tables))

@@ -12,10 +12,12 @@ set -euo pipefail
 OUT=$BUILD/check
 
 # Limits in seconds, several times what an idle two-core machine takes: of one
-# test program, of a guest that runs them all, of the smoke test.
+# test program, of a guest that runs them all, of the smoke test; after how long
+# no round of soak begins.
 PROGRAM_LIMIT=${PROGRAM_LIMIT:-600}
 SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2400}
 SMOKE_LIMIT=300
+SOAK_LIMIT=240
 
 # In force mode the programs that say most in a short time, and of the longest
 # ones two of the four processes that act in turn; with FULL=1, all of it.
@@ -65,7 +67,10 @@ count_tap()
 	printf '%s: %s: %d passed, %d failed, %d skipped\n' \
 		"$([ "$f" -eq 0 ] && echo ok || echo FAILED)" "$1" "$p" "$f" "$s"
 	if [ "$f" -gt 0 ]; then
-		grep -E '^(not ok|Bail)' "$2" | head -n 20 || true
+		# with what it said
+		awk '/^# +RUN / { said = "" }
+			{ said = said $0 "\n" }
+			/^(not ok|Bail)/ { printf "%s", said }' "$2" | tail -n 40
 		case $3 in
 		0|1|4) ;;
 		124) echo "stopped after its time limit" ;;
@@ -107,22 +112,41 @@ guest_tests()
 	result $status "$what: the kernel had no complaint ($(hms $((SECONDS - start))))"
 }
 
-# mm_tests MODE [TEST...]: the quick ones of the kernel's own mm tests must say
-# what they say on an untouched kernel
-mm_tests()
+# count_summary WHAT LOG: add what the last line says, "N passed, N failed"
+count_summary()
 {
-	local what="mm tests, cow_pte=$1" log p='' f=''
+	local p='' f=''
 
-	printf '== %s\n' "$what"
-	log=$OUT/$(slug "$what").log
-	"$SCRIPTS/mm-tests.sh" quick "$@" 2>&1 | tee "$log" | sed '$d' || true
-	read -r p _ f _ < <(tail -n 1 "$log") || true
+	read -r p _ f _ < <(tail -n 1 "$2") || true
 	if [[ $p =~ ^[0-9]+$ && $f =~ ^[0-9]+$ ]]; then
 		passed=$((passed + p))
 		failed=$((failed + f))
 	else
-		result 1 "$what: no result"
+		result 1 "$1: no result"
 	fi
+}
+
+# mm_tests MODE [TEST...]: the quick ones of the kernel's own mm tests must say
+# what they say on an untouched kernel
+mm_tests()
+{
+	local what="mm tests, cow_pte=$1" log
+
+	printf '== %s\n' "$what"
+	log=$OUT/$(slug "$what").log
+	"$SCRIPTS/mm-tests.sh" quick "$@" 2>&1 | tee "$log" | sed '$d' || true
+	count_summary "$what" "$log"
+}
+
+# Two short rounds of make soak, the same ones each time
+soak()
+{
+	local log=$OUT/soak.log
+
+	printf '== soak\n'
+	QUICK=1 ROUNDS=2 SEED=${SEED:-1} NOBUILD=1 KERNELS=debug DURATION=$SOAK_LIMIT \
+		"$SCRIPTS/soak.sh" 2>&1 | tee "$log" | sed '$d' || true
+	count_summary soak "$log"
 }
 
 # A tiny benchmark on the perf kernel: it boots, counts, and the mode works.
@@ -160,6 +184,7 @@ all()
 		fi
 		mm_tests never cow
 		mm_tests always
+		soak
 	fi
 	if step "perf kernel" "$SCRIPTS/kernel.sh" perf; then
 		step "smoke test of the perf kernel" smoke || true

@@ -6,8 +6,8 @@
 #   deps.sh [GROUP...]    install what is missing (as root)
 #   deps.sh -q [GROUP...] only check; one line that says what to install
 #
-# Groups: build, guest, test (these if none is named); bench, for all benchmarks;
-# soak and static, for make soak and make static.
+# Groups: build, guest, test, soak (these if none is named: what make check
+# needs); bench, for all benchmarks; static, for make static.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -19,12 +19,14 @@ guest_pkgs=(qemu-system-x86 iproute2 e2fsprogs)
 # what the selftests, the kernel's own mm tests and the workloads link or run
 test_pkgs=(liburing-dev libcap-dev libnuma-dev redis-server redis-tools)
 
+# what "make soak" runs beside the selftests
+soak_pkgs=(stress-ng trinity)
+
 # what only "make bench-full" and the workloads on real hardware need
 bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng redis-server
 	    redis-tools perl python3)
 
-# what only "make soak" runs, and what only "make static"
-soak_pkgs=(stress-ng trinity)
+# what only "make static" runs
 static_pkgs=(sparse coccinelle)
 
 packages()
@@ -60,7 +62,7 @@ if [ "${1:-}" = -q ]; then
 	check=1
 	shift
 fi
-[ $# -gt 0 ] || set -- build guest test
+[ $# -gt 0 ] || set -- build guest test soak
 
 if ! command -v dpkg-query > /dev/null; then
 	warn "not a Debian system: cannot tell whether the tools are installed"
@@ -71,7 +73,7 @@ mapfile -t lack < <(missing "$@")
 
 if [ -n "$check" ]; then
 	target=deps
-	for group in bench soak static; do
+	for group in bench static; do
 		[[ " $* " != *" $group "* ]] || target=deps-$group
 	done
 	die "packages are missing: run make $target as root, or apt-get install ${lack[*]}"

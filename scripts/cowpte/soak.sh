@@ -205,7 +205,7 @@ main()
 	for i in "${kernels[@]}"; do
 		kernel_dir "$i" > /dev/null
 	done
-	"$SCRIPTS/deps.sh" -q build guest test soak
+	"$SCRIPTS/deps.sh" -q
 	mkdir -p "$OUT"
 	trap summary EXIT
 	trap 'exit 130' INT

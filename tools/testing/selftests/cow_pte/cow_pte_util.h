@@ -253,6 +253,7 @@ long cow_env(const char *name, long def);
 
 int cow_cgroup_enter(long swap);
 int cow_cgroup_limit(long mib, bool swap);
+int cow_cgroup_limit_to_use(bool swap);
 int cow_cgroup_oom_group(void);
 int cow_cgroup_reclaim(long mib);
 int cow_swap_device(char *dev, size_t len, long most);

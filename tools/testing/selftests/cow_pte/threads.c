@@ -569,12 +569,9 @@ static long act_migrate(void)
 	return 0;
 }
 
-static const char *run_stale(enum cow_mode mode, const void *arg)
+/* Returns why it cannot run here, or NULL */
+static const char *start_watch(enum cow_mode mode, const struct stale *s)
 {
-	const struct stale *s = arg;
-	__u64 before[FEW_PAGES], want;
-	unsigned int i;
-
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		return "needs two CPUs";
 	if (!watched)
@@ -587,6 +584,19 @@ static const char *run_stale(enum cow_mode mode, const void *arg)
 	cow_world_start(mode);
 	if (cow_call(0, call_fill, (long)s))
 		cow_fail("no memory: %s", strerror(errno));
+	return NULL;
+}
+
+static const char *run_stale(enum cow_mode mode, const void *arg)
+{
+	const struct stale *s = arg;
+	__u64 before[FEW_PAGES], want;
+	const char *why;
+	unsigned int i;
+
+	why = start_watch(mode, s);
+	if (why)
+		return why;
 	cow_fork(0, COW_FORK);
 	cow_must_share(mode, &(struct cow_mem){ .tables = 1 });
 	if (cow_call(1, call_watch, 0))
@@ -640,6 +650,81 @@ FIXTURE_VARIANT_ADD(stale, migrate) {
 TEST_F_TIMEOUT(stale, after, 120)
 {
 	COW_REPORT(cow_run_once(run_stale, &variant->stale));
+}
+
+/* The same for fork(), which takes away the right to write */
+
+static __u64 *written_slot(void)
+{
+	return (__u64 *)(page_addr(0) + COW_SLOT_BYTES);
+}
+
+static void *write_main(void *arg)
+{
+	__u64 val = 0;
+
+	cow_use_cpu(1);
+	while (!__atomic_load_n(&watched->stop, __ATOMIC_SEQ_CST)) {
+		__atomic_store_n(written_slot(), ++val, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&watched->passes, 1, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+static long call_write(const long *arg)
+{
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, write_main, NULL);
+	return -!!errno;
+}
+
+static long call_read_slot(const long *arg)
+{
+	return __atomic_load_n(written_slot(), __ATOMIC_RELAXED);
+}
+
+static const char *run_stale_write(enum cow_mode mode, const void *arg)
+{
+	unsigned int round, child = 0;
+	const char *why;
+	long val, now;
+
+	why = start_watch(mode, arg);
+	if (why)
+		return why;
+	if (cow_call(0, call_write, 0))
+		cow_fail("pthread_create: %s", strerror(errno));
+	for (round = 0; round < STALE_ROUNDS; round++) {
+		await_passes();
+		if (child)
+			cow_fork_again(child);
+		else
+			child = cow_fork(0, COW_FORK);
+		val = cow_call(child, call_read_slot, 0);
+		await_passes();
+		now = cow_call(child, call_read_slot, 0);
+		if (now != val)
+			cow_fail("the parent's thread writes to what is the child's: %ld, then %ld",
+				 val, now);
+		cow_exit(child);
+	}
+	watched->stop = true;
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(stale_write) {
+};
+
+FIXTURE_SETUP(stale_write) {}
+FIXTURE_TEARDOWN(stale_write) {}
+
+TEST_F_TIMEOUT(stale_write, after_fork, 120)
+{
+	static const struct stale anon;
+
+	COW_REPORT(cow_run_once(run_stale_write, &anon));
 }
 
 int main(int argc, char **argv)
