@@ -74,20 +74,19 @@ apply()
 	patch -s -f -p1 -F0 --no-backup-if-mismatch -r - -d "$MUTANT" "$@" < "$file"
 }
 
-# boot DIR CMDLINE SECONDS: the tests that standard input lists, one a line, in a
-# guest; for at most SECONDS
+# boot KERNEL DIR CMDLINE SECONDS: the tests that standard input lists, one a
+# line, in a guest; for at most SECONDS
 boot()
 {
-	local dir=$1 cmdline=$2 limit=$3 test status=0
+	local kernel=$1 dir=$2 cmdline=$3 limit=$4 test status=0
 
-	rm -rf "$dir"
 	mkdir -p "$dir"
 	while IFS= read -r test; do
 		printf '%s %s 16 %s ./%s\n' "$(slug "$test")" "$PROGRAM_LIMIT" \
 			"$BUILD/selftests" "$test"
 	done > "$dir/list"
 	# (two nodes, for those that migrate)
-	run_list mutant "$cmdline" "$dir" "$limit" -n || status=$?
+	run_list "$kernel" "$cmdline" "$dir" "$limit" -n || status=$?
 	printf '%s\n' "$status" > "$dir/status"
 }
 
@@ -135,7 +134,7 @@ unbroken()
 		for file; do
 			[ "$(args_of "$file")" != "$args" ] || tests_of "$file"
 		done | sort -u > "$OUT/tests"
-		boot "$dir" "$args" $ALL_LIMIT < "$OUT/tests"
+		boot mutant "$dir" "$args" $ALL_LIMIT < "$OUT/tests"
 		printf '%s\n' "$args" > "$dir/args"
 	done
 	for dir in "$OUT"/unbroken-*; do
@@ -181,35 +180,59 @@ verdict()
 	fi
 }
 
-mutation()
+# build FILE: leaves the kernel in its directory, or "said": why there is none
+build()
 {
-	local file=$1 name dir said status=0 start=$SECONDS
+	local file=$1 dir
 
-	name=$(basename "$file" .patch)
-	dir=$OUT/$name
+	dir=$OUT/$(basename "$file" .patch)
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	if ! apply "$file" --dry-run > "$dir/patch.log" 2>&1; then
-		said="no longer applies to build/linux ($(head -n 1 "$dir/patch.log"))"
+		printf 'no longer applies to build/linux (%s)\n' \
+			"$(head -n 1 "$dir/patch.log")" > "$dir/said"
+		return
+	fi
+	apply "$file"
+	if "$SCRIPTS/kernel.sh" mutant > "$OUT/build.log" 2>&1; then
+		cp "$(kernel_dir mutant)/arch/x86/boot/bzImage" "$dir/bzImage"
+	else
+		printf 'does not build: %s\n' "$(tail -n 1 "$OUT/build.log")" > "$dir/said"
+	fi
+	apply "$file" -R
+}
+
+# run FILE: its tests on its kernel
+run()
+{
+	local file=$1 dir
+
+	dir=$OUT/$(basename "$file" .patch)
+	[ ! -e "$dir/said" ] || return 0
+	tests_of "$file" | boot "$dir/bzImage" "$dir" "$(args_of "$file")" $GUEST_LIMIT
+	rm "$dir/bzImage"
+}
+
+# judge FILE: count it
+judge()
+{
+	local name dir said status=0
+
+	name=$(basename "$1" .patch)
+	dir=$OUT/$name
+	if [ -e "$dir/said" ]; then
+		said=$(cat "$dir/said")
 		status=1
 	else
-		apply "$file"
-		if "$SCRIPTS/kernel.sh" mutant > "$OUT/build.log" 2>&1; then
-			tests_of "$file" | boot "$dir" "$(args_of "$file")" $GUEST_LIMIT
-			said=$(verdict "$dir") || status=1
-		else
-			said="does not build: $(tail -n 1 "$OUT/build.log")"
-			status=1
-		fi
-		apply "$file" -R
+		said=$(verdict "$dir") || status=1
 	fi
 	printf '%s: %s\n' "$name" "$said" > "$dir/verdict"
-	result $status "$name: $said ($(hms $((SECONDS - start))))"
+	result $status "$name: $said"
 }
 
 main()
 {
-	local patches=() file
+	local patches=() file before=
 
 	choose "$@"
 	for file in "${patches[@]}"; do
@@ -221,9 +244,16 @@ main()
 	"$SCRIPTS/user.sh" selftests
 	refresh_tree
 	unbroken "${patches[@]}"
+	# One is built while the one before it runs.
 	for file in "${patches[@]}"; do
-		mutation "$file"
+		build "$file"
+		wait
+		[ -z "$before" ] || judge "$before"
+		before=$file
+		run "$file" &
 	done
+	wait
+	judge "$before"
 	cat "$OUT"/*/verdict > "$OUT/table"
 }
 
