@@ -292,10 +292,28 @@ disturb_proc()
 
 finish()
 {
-	local f i
+	local f i watchdog
 
 	: > "$STOP"
+	# (where they hang can be told only as long as they do)
+	(
+		for ((i = 0; i < 75; i++)); do
+			sleep 1
+			[ -e "$STOP" ] || exit 0
+		done
+		phase "the disturbances do not end"
+		ps --ppid 2 -p 2 -N -o pid,ppid,stat,args > "$results/processes"
+		for f in /proc/[1-9]*; do
+			printf '%s %s\n' "$f" "$(< "$f/comm")"
+			cat "$f/stack"
+		done >> "$results/processes" 2> /dev/null
+		echo w > /proc/sysrq-trigger
+	) &
+	watchdog=$!
 	[ ${#loops[@]} -eq 0 ] || wait "${loops[@]}"
+	rm "$STOP"
+	wait $watchdog
+	phase finishing
 	for f in /sys/devices/system/cpu/cpu*/online; do
 		read -r i < "$f"
 		[ "$i" = 1 ] || put 1 "$f"

@@ -161,7 +161,7 @@ round()
 	[ -z "$IGNORE" ] || options+=(-x "$IGNORE")
 	# To boot and to settle takes a while, with KASAN a longer one.
 	"$SCRIPTS/run.sh" -k "$kernel" -m "$mem" -c "$p_cpus" "${options[@]}" \
-		-t $((p_seconds * 3 + 240)) -w "$dir" -o "$dir/console.log" -- \
+		-t $((p_seconds * 3 + 360)) -w "$dir" -o "$dir/console.log" -- \
 		"$SCRIPTS/guest-soak.sh" "$dir" > "$dir/run.log" 2>&1 || status=$?
 	if [ -f "$dir/result" ]; then
 		# shellcheck disable=SC1091 # made by guest-soak.sh

@@ -762,7 +762,8 @@ static long call_exec_held_up(const long *arg)
 
 	late_arg = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	args_uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	/* (who polls must not block) */
+	args_uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (args_uffd < 0)
 		return cow_skip("userfaultfd: %s", strerror(errno));
 	reg.range.start = (uintptr_t)late_arg;
@@ -771,7 +772,7 @@ static long call_exec_held_up(const long *arg)
 	    pthread_create(&thread, NULL, exec_thread, NULL))
 		return -1;
 	pfd.fd = args_uffd;
-	return poll(&pfd, 1, 60000) == 1 ? 0 : -1;
+	return poll(&pfd, 1, 60000) == 1 && pfd.revents == POLLIN ? 0 : -1;
 }
 
 static long call_let_it_exec(const long *arg)
@@ -799,6 +800,7 @@ static const char *run_exec_arguments(enum cow_mode mode, const void *arg)
 		return world->skip;
 	}
 	child = cow_fork(0, COW_FORK);
+	cow_must_share(mode, mem);
 	if (cow_call(0, call_let_it_exec, 0))
 		cow_fail("exec: %s", strerror(errno));
 	for (i = 0; i <= child; i++) {
@@ -849,7 +851,7 @@ static bool leaks(enum cow_mode mode, const struct cow_mem *mem)
 {
 	/* Each life has some tables per process and many pages */
 	struct cow_usage usage = {
-		.slack = { LIVES - 1, SLACK_PAGES, SLACK_PAGES },
+		.slack = { LIVES - 1, SLACK_PAGES, SLACK_PAGES, SLACK_PAGES },
 	};
 	unsigned int i;
 

@@ -275,6 +275,16 @@ long cow_swap_used(void)
 		cow_read_field("/proc/meminfo", "SwapFree")) / 4;
 }
 
+/*
+ * Those that are in no page table any more, too: pages that somebody forgot to
+ * put.  Only files in memory are not counted.
+ */
+long cow_anon_lru(void)
+{
+	return cow_vmstat("nr_active_anon") + cow_vmstat("nr_inactive_anon") -
+	       cow_vmstat("nr_shmem");
+}
+
 static const struct {
 	const char *name;
 	long (*read)(void);
@@ -282,6 +292,7 @@ static const struct {
 	{ "nr_page_table_pages", cow_page_tables },
 	{ "nr_anon_pages", cow_anon_pages },
 	{ "pages of swap in use", cow_swap_used },
+	{ "anonymous pages on LRU lists", cow_anon_lru },
 };
 
 /* Note how much memory the system uses; @usage has the slack already */

@@ -213,16 +213,16 @@ void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
 
 /* Does anything stay behind?  For the test process */
 struct cow_usage {
-	/* Pages of page tables, anonymous memory, swap */
-	long slack[3];
-	long before[3];
+	/* Pages of page tables, anonymous memory, swap, on LRU lists */
+	long slack[4];
+	long before[4];
 };
 
 /*
  * The test process itself may need some more memory; and each CPU keeps two
- * handfuls of free slots of swap.
+ * handfuls of free slots of swap, and some of pages on their way to the lists.
  */
-#define COW_USAGE	{ .slack = { 0, 16, 300 } }
+#define COW_USAGE	{ .slack = { 0, 16, 300, 200 } }
 
 void cow_usage_start(struct cow_usage *usage);
 bool cow_usage_grown(const struct cow_usage *usage);
@@ -240,6 +240,7 @@ long cow_read_field(const char *path, const char *field);
 long cow_vmstat(const char *field);
 long cow_page_tables(void);
 long cow_anon_pages(void);
+long cow_anon_lru(void);
 long cow_swap_used(void);
 long cow_status(pid_t pid, const char *field);
 __u64 cow_pagemap(pid_t pid, const void *addr);

@@ -121,6 +121,15 @@ static int prepare_swapped(void)
 	return swap_out() ? 0 : -1;
 }
 
+/* And brought back by reading: from a device in memory they come back clean */
+static int prepare_read_back(void)
+{
+	if (prepare_swapped())
+		return -1;
+	read_all();
+	return 0;
+}
+
 static int prepare_large(void)
 {
 	char mode[64];
@@ -255,6 +264,25 @@ static void op_dontneed(void)
 	log_total();
 }
 
+/* What one does not need any more is not to be taken from all */
+static void op_free(void)
+{
+	unsigned int i;
+
+	DO(madvise(T(0), 2 * TABLE, MADV_FREE));
+	for (i = 0; i < 4; i++)
+		cow_cgroup_reclaim(2);
+	write_all();
+}
+
+static void op_read_then_free(void)
+{
+	if (!swap_out())
+		return;
+	read_all();
+	op_free();
+}
+
 static void op_willneed(void)
 {
 	if (!swap_out())
@@ -271,16 +299,29 @@ static void op_mlock(void)
 	log_total();
 }
 
-static void op_swapoff(void)
+static void swap_off_and_on(bool own_table)
 {
 	char dev[128];
 
 	if (cow_swap_device(dev, sizeof(dev), 4096) || !swap_out())
 		return;
+	if (own_table)
+		DO(mprotect(T(0), PAGE, PROT_READ));
 	DO(swapoff(dev));
 	cow_log("still swapped", 0, count_in(T(0), 2 * TABLE, PM_SWAP));
 	log_total();
 	DO(swapon(dev, 0));
+}
+
+static void op_swapoff(void)
+{
+	swap_off_and_on(false);
+}
+
+/* One has got a copy of a table when all was in swap */
+static void op_swapoff_copied(void)
+{
+	swap_off_and_on(true);
 }
 
 /*
@@ -438,6 +479,12 @@ FIXTURE_VARIANT_ADD(swap, write_mthp) { RUN(write), OF(mthp) };
 FIXTURE_VARIANT_ADD(swap, write_ksm) { RUN(write), OF(ksm) };
 FIXTURE_VARIANT_ADD(swap, write_zram) { RUN(write), OF(anon), ON(ZRAM) };
 
+FIXTURE_VARIANT_ADD(swap, free_zram) { RUN(free), OF(read_back), ON(ZRAM) };
+
+FIXTURE_VARIANT_ADD(swap, read_then_free_zram) {
+	RUN(read_then_free), OF(anon), ON(ZRAM)
+};
+
 FIXTURE_VARIANT_ADD(swap, cache_hit) {
 	RUN(read_some), OF(anon),
 	.op.others = read_all,
@@ -473,6 +520,7 @@ FIXTURE_VARIANT_ADD(swap, willneed) { RUN(willneed), OF(anon) };
 FIXTURE_VARIANT_ADD(swap, mlock) { RUN(mlock), OF(anon) };
 
 FIXTURE_VARIANT_ADD(swap, swapoff) { RUN(swapoff), OF(anon) };
+FIXTURE_VARIANT_ADD(swap, swapoff_copied) { RUN(swapoff_copied), OF(anon) };
 FIXTURE_VARIANT_ADD(swap, swapoff_swapped) { RUN(swapoff), OF(swapped) };
 FIXTURE_VARIANT_ADD(swap, swapoff_large) { RUN(swapoff), OF(large) };
 FIXTURE_VARIANT_ADD(swap, swapoff_mthp) { RUN(swapoff), OF(mthp) };
