@@ -302,12 +302,12 @@ finish()
 			[ -e "$STOP" ] || exit 0
 		done
 		phase "the disturbances do not end"
-		ps --ppid 2 -p 2 -N -o pid,ppid,stat,args > "$results/processes"
-		for f in /proc/[1-9]*; do
-			printf '%s %s\n' "$f" "$(< "$f/comm")"
-			cat "$f/stack"
-		done >> "$results/processes" 2> /dev/null
+		# (ps would look at memory, and hang as well; d: held locks)
+		for f in /proc/[1-9]*/task/*; do
+			cat "$f/stat" "$f/stack"
+		done > "$results/processes" 2> /dev/null
 		echo w > /proc/sysrq-trigger
+		echo d > /proc/sysrq-trigger
 	) &
 	watchdog=$!
 	[ ${#loops[@]} -eq 0 ] || wait "${loops[@]}"

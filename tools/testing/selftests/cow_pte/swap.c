@@ -239,6 +239,33 @@ static void op_mprotect(void)
 	DO(mprotect(T(0), TABLE / 2, RW));
 }
 
+/*
+ * Nothing else of who does it goes to swap: that its entries have to be counted
+ * and looked for, it owes to those who share the table.
+ */
+static void op_dontneed_others_locked(void)
+{
+	char line[256], perms[5];
+	unsigned long start, end;
+	FILE *f;
+
+	f = fopen("/proc/self/maps", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, perms) == 3 &&
+		    perms[3] == 'p' &&
+		    ((char *)end <= arena ||
+		     (char *)start >= arena + ARENA_TABLES * TABLE))
+			mlock((void *)start, end - start);
+	if (f)
+		fclose(f);
+	if (!swap_out())
+		return;
+	/* First a copy of its own, and then what that holds */
+	DO(mprotect(T(0), PAGE, PROT_READ));
+	DO(madvise(T(0), TABLE, MADV_DONTNEED));
+	log_total();
+}
+
 static void op_mremap(void)
 {
 	if (!swap_out())
@@ -281,6 +308,26 @@ static void op_read_then_free(void)
 		return;
 	read_all();
 	op_free();
+}
+
+/* Who has brought it back is gone when it is to go to swap again */
+static void op_read_then_leave(void)
+{
+	if (!swap_out())
+		return;
+	read_all();
+	DO(madvise(T(0), 2 * TABLE, MADV_DONTNEED));
+}
+
+static void others_swap_out(void)
+{
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < SETTLE_TRIES && nr < world->nr_pages / 2; i++) {
+		cow_cgroup_reclaim(8);
+		nr = count_in(T(0), 2 * TABLE, PM_SWAP);
+	}
+	cow_log("goes to swap again", 0, nr >= world->nr_pages / 2);
 }
 
 static void op_willneed(void)
@@ -483,6 +530,15 @@ FIXTURE_VARIANT_ADD(swap, free_zram) { RUN(free), OF(read_back), ON(ZRAM) };
 
 FIXTURE_VARIANT_ADD(swap, read_then_free_zram) {
 	RUN(read_then_free), OF(anon), ON(ZRAM)
+};
+
+FIXTURE_VARIANT_ADD(swap, read_then_leave_zram) {
+	RUN(read_then_leave), OF(anon), ON(ZRAM),
+	.op.others = others_swap_out,
+};
+
+FIXTURE_VARIANT_ADD(swap, dontneed_others_locked) {
+	RUN(dontneed_others_locked), OF(anon)
 };
 
 FIXTURE_VARIANT_ADD(swap, cache_hit) {
