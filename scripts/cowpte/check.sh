@@ -14,7 +14,7 @@ OUT=$BUILD/check
 # Limits in seconds, several times what an idle two-core machine takes: of one
 # test program, of a guest that runs them all, of the smoke test; after how long
 # no round of soak begins.
-PROGRAM_LIMIT=${PROGRAM_LIMIT:-600}
+PROGRAM_LIMIT=${PROGRAM_LIMIT:-900}
 SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2400}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240

@@ -788,7 +788,6 @@ static const char *run_exec_arguments(enum cow_mode mode, const void *arg)
 {
 	const struct cow_mem *mem = arg;
 	unsigned int child, i;
-	char path[64];
 	const char *why = cow_mem_start(mode, mem);
 
 	if (why)
@@ -803,15 +802,8 @@ static const char *run_exec_arguments(enum cow_mode mode, const void *arg)
 	cow_must_share(mode, mem);
 	if (cow_call(0, call_let_it_exec, 0))
 		cow_fail("exec: %s", strerror(errno));
-	for (i = 0; i <= child; i++) {
-		snprintf(path, sizeof(path), "/proc/%d/smaps_rollup",
-			 world->pid[i]);
-		if (cow_status(world->pid[i], "VmRSS") !=
-		    cow_read_field(path, "Rss"))
-			cow_fail("process %u: VmRSS is %ld kB, its tables hold %ld",
-				 i, cow_status(world->pid[i], "VmRSS"),
-				 cow_read_field(path, "Rss"));
-	}
+	for (i = 0; i <= child; i++)
+		cow_check_rss(i);
 	cow_check_all("at the end");
 	cow_world_stop();
 	return NULL;

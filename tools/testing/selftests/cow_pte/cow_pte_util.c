@@ -876,6 +876,21 @@ void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
 	close(fd);
 }
 
+/* To be called in a process: a child that ends at once */
+long cow_fork_and_reap(const long *arg)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	if (pid < 0)
+		return -1;
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	errno = 0;
+	return 0;
+}
+
 static void __noreturn serve(unsigned int self)
 {
 	struct reply reply;
@@ -1379,6 +1394,20 @@ void cow_must_share(enum cow_mode mode, const struct cow_mem *mem)
 	if (kb < (long)(mem->tables * PAGE / 1024))
 		cow_fail("VmCowPTE is %ld kB after fork, expected %u tables", kb,
 			 mem->tables);
+}
+
+/* Fail the test unless the counters of a process are what its tables hold */
+void cow_check_rss(unsigned int proc)
+{
+	long rss = cow_status(world->pid[proc], "VmRSS");
+	char path[64];
+	long mapped;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", world->pid[proc]);
+	mapped = cow_read_field(path, "Rss");
+	if (rss != mapped)
+		cow_fail("process %u: VmRSS is %ld kB, its tables hold %ld",
+			 proc, rss, mapped);
 }
 
 /* Of cow_cgroup_enter() */

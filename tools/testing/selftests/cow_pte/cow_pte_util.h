@@ -167,6 +167,7 @@ unsigned int cow_track_hole(unsigned int hole);
 const char *cow_mem_start(enum cow_mode mode, const struct cow_mem *mem);
 const char *cow_mem_start_big(enum cow_mode mode, const struct cow_mem *mem,
 			      unsigned int max_procs);
+void cow_check_rss(unsigned int proc);
 void cow_must_share(enum cow_mode mode, const struct cow_mem *mem);
 
 #define cow_call(proc, fn, ...) \
@@ -185,6 +186,7 @@ __u64 cow_stamp_word(__u64 stamp, unsigned int slot);
 void cow_stamp(void *addr, __u64 stamp);
 const char *cow_describe(__u64 val, char *buf, size_t len);
 void cow_fill_page(void *buf, __u64 stamp);
+long cow_fork_and_reap(const long *arg);
 unsigned int cow_track(void *addr);
 void cow_track_range(char *addr, size_t len, unsigned int step);
 void cow_add_hole(void *addr);

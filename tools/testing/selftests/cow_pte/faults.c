@@ -1513,17 +1513,6 @@ struct fork_case {
 	unsigned int flags;
 };
 
-static long fork_and_reap(const long *arg)
-{
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(0);
-	if (pid < 0)
-		return -1;
-	return waitpid(pid, NULL, 0) == pid ? 0 : -1;
-}
-
 /* Not to show in the counters later, when the outcome is noted there */
 static long call_touch_board(const long *arg)
 {
@@ -1533,7 +1522,7 @@ static long call_touch_board(const long *arg)
 
 static long call_fork_failing(const long *arg)
 {
-	cow_with_failure(arg[0], fork_and_reap, arg, &board->outcome);
+	cow_with_failure(arg[0], cow_fork_and_reap, arg, &board->outcome);
 	return 0;
 }
 
@@ -1600,7 +1589,7 @@ static const char *run_forks(enum cow_mode mode, const struct fork_case *fc,
 			cow_must_share(mode, &cow_mem[fc->mem]);
 	}
 	cow_call(forker, call_touch_board, 0);
-	if (cow_call(forker, fork_and_reap, 0))
+	if (cow_call(forker, cow_fork_and_reap, 0))
 		cow_fail("fork: %s", strerror(errno));
 	if (fc->flags & FIRST_FORK)
 		cow_poke_all(forker);

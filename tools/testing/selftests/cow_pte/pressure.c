@@ -92,24 +92,13 @@ static long reclaimed(void)
 	return cow_vmstat("pswpout") + cow_vmstat("pglazyfreed");
 }
 
-static long fork_and_reap(const long *arg)
-{
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(0);
-	if (pid < 0)
-		return -1;
-	return waitpid(pid, NULL, 0) == pid ? 0 : -1;
-}
-
 /* arg[0]: what; arg[1]: the allocation of fork() that fails */
 static long call_fork_failing(const long *arg)
 {
 	if (fill(arg[0]))
 		return -1;
 	board->reclaimed -= reclaimed();
-	cow_with_failure(arg[1], fork_and_reap, arg, &board->outcome);
+	cow_with_failure(arg[1], cow_fork_and_reap, arg, &board->outcome);
 	board->reclaimed += reclaimed();
 	return 0;
 }
@@ -117,19 +106,6 @@ static long call_fork_failing(const long *arg)
 static long call_fill(const long *arg)
 {
 	return fill(arg[0]);
-}
-
-static void check_counters(unsigned int proc)
-{
-	long rss = cow_status(world->pid[proc], "VmRSS");
-	char path[64];
-	long mapped;
-
-	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", world->pid[proc]);
-	mapped = cow_read_field(path, "Rss");
-	if (rss != mapped)
-		cow_fail("process %u: VmRSS is %ld kB, its tables hold %ld",
-			 proc, rss, mapped);
 }
 
 /* From where a fork has copied half its tables, in steps that are no divisor */
@@ -146,7 +122,7 @@ static void run_failing(enum what what)
 			cow_fail("cannot fill the cgroup: %s", strerror(errno));
 		if (board->outcome.ret && !board->outcome.injected)
 			cow_fail("fork: %s", strerror(board->outcome.err));
-		check_counters(0);
+		cow_check_rss(0);
 		failures += !!board->outcome.ret;
 		if (!board->outcome.injected)
 			break;
@@ -167,8 +143,8 @@ static void run_fork(enum what what)
 	child = cow_fork(0, COW_FORK);
 	board->reclaimed += reclaimed();
 	ksft_print_msg("%ld pages reclaimed\n", board->reclaimed);
-	check_counters(0);
-	check_counters(child);
+	cow_check_rss(0);
+	cow_check_rss(child);
 }
 
 static const char *run_case(enum cow_mode mode, const void *arg)

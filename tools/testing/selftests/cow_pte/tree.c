@@ -548,20 +548,6 @@ TEST_F_TIMEOUT(oom, nth_allocation, 900)
 
 /* A fork that fails half way has changed nothing */
 
-static long plain_fork(const long *arg)
-{
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(0);
-	if (pid < 0)
-		return -1;
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	errno = 0;
-	return 0;
-}
-
 static const char *run_oom_fork(enum cow_mode mode, const void *arg)
 {
 	const struct cow_mem *mem = arg;
@@ -577,7 +563,7 @@ static const char *run_oom_fork(enum cow_mode mode, const void *arg)
 	/* One sharer before, so that tables are at two and go to three */
 	child = cow_fork(0, COW_FORK);
 	while (more) {
-		cow_call(0, call_failing, (long)plain_fork, nth);
+		cow_call(0, call_failing, (long)cow_fork_and_reap, nth);
 		more = outcome->injected;
 		if (outcome->ret) {
 			failures++;
