@@ -83,8 +83,11 @@ fragments()
 # changes and at nothing else: all the rest has races of its own.
 kcsan_only()
 {
-	printf 'KCSAN_SANITIZE=n\n'
-	overlay_items | sed -n '/^tools\//d; s,^.*/\([^/]*\)\.c\(\.patch\)\{0\,1\}$,KCSAN_SANITIZE_\1.o=y,p'
+	local files
+
+	files=$(overlay_items | sed -n '/^tools\//d; s/\.c\(\.patch\)\{0,1\}$//p' | xargs)
+	# shellcheck disable=SC2016 # for make to expand, once for each object
+	printf 'KCSAN_SANITIZE=$(if $(filter $(obj)/$(target-stem),%s),y,n)\n' "$files"
 }
 
 configure()

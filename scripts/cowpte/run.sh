@@ -40,7 +40,7 @@ STATUS_USAGE=64
 
 # Kernel messages that fail a run. A program's own crash ("traps: x general
 # protection fault", "segfault at") is not one, hence the anchored pattern.
-TROUBLE='BUG:|kernel BUG at|WARNING:|Oops|\.[0-9]+\] general protection fault|KASAN|KCSAN|UBSAN'
+TROUBLE='BUG:|kernel BUG at|WARNING:|Oops|\.[0-9]+\] general protection fault|KASAN:|KCSAN:|UBSAN:'
 TROUBLE+='|INFO: (possible|suspicious|trying|lockdep|task|rcu)|possible (circular|recursive)'
 TROUBLE+='|inconsistent lock state|bad unlock balance|DEBUG_LOCKS_WARN_ON'
 TROUBLE+='|Bad (page|rss-counter|swap)|bad (pte|pmd|pud|p4d|pgd) |Unused swap|get_swap_device: Bad'
