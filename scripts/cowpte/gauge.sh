@@ -11,22 +11,27 @@
 # behind has more.
 TABLES_MORE=8
 ANON_MORE=32
+LRU_MORE=200
 SWAP_MORE=0
 # An exit may lag behind: RCU, lazily switched processors, threads that linger.
 SETTLE=20
 
-# gauge: tables, anon, swap: pages in use; devices: what is swapped to. (Without
-# a process of its own, which would count.)
+# gauge: tables, anon, swap: pages in use; lru: anonymous pages on LRU lists, in a
+# page table or forgotten; devices: what is swapped to. (Without a process of its
+# own, which would count.)
 gauge()
 {
 	local key value rest
 
 	# The counts of the processors are added up only now and then.
 	{ read -r rest < /proc/sys/vm/stat_refresh; } 2> /dev/null
+	lru=0
 	while read -r key value; do
 		case $key in
 		nr_page_table_pages) tables=$value ;;
 		nr_anon_pages) anon=$value ;;
+		nr_active_anon | nr_inactive_anon) lru=$((lru + value)) ;;
+		nr_shmem) lru=$((lru - value)) ;;
 		esac
 	done < /proc/vmstat
 	swap=0
@@ -45,7 +50,7 @@ gauge()
 gauge_start()
 {
 	gauge
-	tables0=$tables anon0=$anon swap0=$swap
+	tables0=$tables anon0=$anon lru0=$lru swap0=$swap
 }
 
 # settled: is what gauge found no more than before?
@@ -53,6 +58,7 @@ settled()
 {
 	[ $((tables - tables0)) -le $TABLES_MORE ] &&
 	[ $((anon - anon0)) -le $ANON_MORE ] &&
+	[ $((lru - lru0)) -le $LRU_MORE ] &&
 	[ $((swap - swap0)) -le $SWAP_MORE ]
 }
 
@@ -79,5 +85,5 @@ leak_check()
 		sleep 1
 	done
 	echo "$verdict after $i s: page tables $tables0 -> $tables," \
-		"anonymous $anon0 -> $anon, swap $swap0 -> $swap pages"
+		"anonymous $anon0 -> $anon, on LRU lists $lru0 -> $lru, swap $swap0 -> $swap pages"
 }
