@@ -33,7 +33,7 @@ help:
 	@echo '  mm-tests         all mm tests of the kernel, on an untouched kernel and in force'
 	@echo '                   mode, compared (TESTS="cow mremap_test": only these)'
 	@echo '  mutations        can the tests fail? break the kernel in many ways, one after the'
-	@echo '                   other, and see that they notice (about two minutes for each;'
+	@echo '                   other, and see that they notice (about half a minute for each;'
 	@echo '                   ONLY="01 07": only these)'
 	@echo '  static           sparse, smatch, coccinelle, gcc W=1 and checkpatch: what do they'
 	@echo '                   say that they do not say of the untouched files?'

@@ -112,17 +112,22 @@ guest_tests()
 	result $status "$what: the kernel had no complaint ($(hms $((SECONDS - start))))"
 }
 
-# count_summary WHAT LOG: add what the last line says, "N passed, N failed"
-count_summary()
+# summed WHAT COMMAND...: one that counts by itself, its last line is "N passed,
+# N failed"
+summed()
 {
-	local p='' f=''
+	local what=$1 log p='' f=''
 
-	read -r p _ f _ < <(tail -n 1 "$2") || true
+	shift
+	log=$OUT/$(slug "$what").log
+	printf '== %s\n' "$what"
+	"$@" 2>&1 | tee "$log" | sed '$d' || true
+	read -r p _ f _ < <(tail -n 1 "$log") || true
 	if [[ $p =~ ^[0-9]+$ && $f =~ ^[0-9]+$ ]]; then
 		passed=$((passed + p))
 		failed=$((failed + f))
 	else
-		result 1 "$1: no result"
+		result 1 "$what: no result"
 	fi
 }
 
@@ -130,23 +135,14 @@ count_summary()
 # what they say on an untouched kernel
 mm_tests()
 {
-	local what="mm tests, cow_pte=$1" log
-
-	printf '== %s\n' "$what"
-	log=$OUT/$(slug "$what").log
-	"$SCRIPTS/mm-tests.sh" quick "$@" 2>&1 | tee "$log" | sed '$d' || true
-	count_summary "$what" "$log"
+	summed "mm tests, cow_pte=$1" "$SCRIPTS/mm-tests.sh" quick "$@"
 }
 
 # Two short rounds of make soak, the same ones each time
 soak()
 {
-	local log=$OUT/soak.log
-
-	printf '== soak\n'
-	QUICK=1 ROUNDS=2 SEED=${SEED:-1} NOBUILD=1 KERNELS=debug DURATION=$SOAK_LIMIT \
-		"$SCRIPTS/soak.sh" 2>&1 | tee "$log" | sed '$d' || true
-	count_summary soak "$log"
+	summed "soak" env QUICK=1 ROUNDS=2 SEED="${SEED:-1}" NOBUILD=1 KERNELS=debug \
+		DURATION=$SOAK_LIMIT "$SCRIPTS/soak.sh"
 }
 
 # A tiny benchmark on the perf kernel: it boots, counts, and the mode works.

@@ -29,8 +29,6 @@ ROUNDS=${ROUNDS:-1000000}
 SELFTESTS=${SELFTESTS:-$BUILD/selftests}
 SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
 read -r -a kernels <<< "${KERNELS:-debug}"
-# What an untouched kernel says, too (extended regex; nothing is known yet).
-IGNORE=
 
 # Those of stress-ng's that use memory, page tables or processes; none that
 # needs a network or a disk, takes the machine down, turns to real time, or takes
@@ -165,7 +163,6 @@ round()
 	printf '%s=%q\n' selftests "$SELFTESTS" cowpte "$BUILD/user/cowpte" >> "$dir/round"
 	[ -z "$swap" ] || options+=(-s "$swap")
 	[ -z "$p_nodes" ] || options+=(-n)
-	[ -z "$IGNORE" ] || options+=(-x "$IGNORE")
 	# To boot and to settle takes a while, with KASAN a longer one.
 	"$SCRIPTS/run.sh" -k "$kernel" -m "$mem" -c "$p_cpus" "${options[@]}" \
 		-t $((p_seconds * 3 + 360)) -w "$dir" -o "$dir/console.log" -- \

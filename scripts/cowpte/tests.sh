@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Shared by check.sh, mm-tests.sh and mutations.sh: running test programs in a
-# guest and counting results. To be sourced after common.sh, by who sets OUT, the
-# directory of all logs.
+# Shared by all scripts that count: running test programs in a guest and counting
+# results. To be sourced after common.sh, by who sets OUT, the directory of all
+# logs.
 
 passed=0
 failed=0

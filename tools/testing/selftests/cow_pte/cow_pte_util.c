@@ -885,8 +885,9 @@ long cow_fork_and_reap(const long *arg)
 		_exit(0);
 	if (pid < 0)
 		return -1;
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	while (waitpid(pid, NULL, 0) < 0)
+		if (errno != EINTR)
+			return -1;
 	errno = 0;
 	return 0;
 }

@@ -48,16 +48,22 @@ static void log_total(void)
 		count_in(T(0), 2 * TABLE, PM_PRESENT | PM_SWAP));
 }
 
-static bool swap_out(void)
+/* Until half of the pages are in swap, or there is no end; how many are there */
+static unsigned int reclaim_half(void)
 {
-	unsigned int i;
+	unsigned int i, nr;
 
-	for (i = 0; i < SETTLE_TRIES; i++) {
-		if (count_in(T(0), 2 * TABLE, PM_SWAP) >= world->nr_pages / 2)
-			break;
+	for (i = 0;; i++) {
+		nr = count_in(T(0), 2 * TABLE, PM_SWAP);
+		if (nr >= world->nr_pages / 2 || i == SETTLE_TRIES)
+			return nr;
 		cow_cgroup_reclaim(8);
 	}
-	if (!count_in(T(0), 2 * TABLE, PM_SWAP)) {
+}
+
+static bool swap_out(void)
+{
+	if (!reclaim_half()) {
 		cow_skip("reclaim swapped out nothing");
 		return false;
 	}
@@ -321,13 +327,7 @@ static void op_read_then_leave(void)
 
 static void others_swap_out(void)
 {
-	unsigned int i, nr = 0;
-
-	for (i = 0; i < SETTLE_TRIES && nr < world->nr_pages / 2; i++) {
-		cow_cgroup_reclaim(8);
-		nr = count_in(T(0), 2 * TABLE, PM_SWAP);
-	}
-	cow_log("goes to swap again", 0, nr >= world->nr_pages / 2);
+	cow_log("goes to swap again", 0, reclaim_half() >= world->nr_pages / 2);
 }
 
 static void op_willneed(void)

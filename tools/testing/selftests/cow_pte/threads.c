@@ -498,11 +498,13 @@ static long call_fill(const long *arg)
 	return 0;
 }
 
-static long call_watch(const long *arg)
+/* arg[0]: what the thread does */
+static long call_thread(const long *arg)
 {
+	void *(*thread_main)(void *) = (void *)arg[0];
 	pthread_t thread;
 
-	errno = pthread_create(&thread, NULL, watch_main, NULL);
+	errno = pthread_create(&thread, NULL, thread_main, NULL);
 	return -!!errno;
 }
 
@@ -599,7 +601,7 @@ static const char *run_stale(enum cow_mode mode, const void *arg)
 		return why;
 	cow_fork(0, COW_FORK);
 	cow_must_share(mode, &(struct cow_mem){ .tables = 1 });
-	if (cow_call(1, call_watch, 0))
+	if (cow_call(1, call_thread, (long)watch_main))
 		cow_fail("pthread_create: %s", strerror(errno));
 	await_passes();
 	memcpy(before, watched->seen, sizeof(before));
@@ -671,14 +673,6 @@ static void *write_main(void *arg)
 	return NULL;
 }
 
-static long call_write(const long *arg)
-{
-	pthread_t thread;
-
-	errno = pthread_create(&thread, NULL, write_main, NULL);
-	return -!!errno;
-}
-
 static long call_read_slot(const long *arg)
 {
 	return __atomic_load_n(written_slot(), __ATOMIC_RELAXED);
@@ -693,7 +687,7 @@ static const char *run_stale_write(enum cow_mode mode, const void *arg)
 	why = start_watch(mode, arg);
 	if (why)
 		return why;
-	if (cow_call(0, call_write, 0))
+	if (cow_call(0, call_thread, (long)write_main))
 		cow_fail("pthread_create: %s", strerror(errno));
 	for (round = 0; round < STALE_ROUNDS; round++) {
 		await_passes();
