@@ -47,6 +47,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE		25
 #endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED	24
 #endif
@@ -986,12 +989,46 @@ static bool op_advise(void)
 		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE, MADV_MERGEABLE,
 		MADV_UNMERGEABLE, MADV_WILLNEED, MADV_RANDOM, MADV_NORMAL,
 		MADV_DONTDUMP, MADV_COLD, MADV_COLLAPSE, MADV_HUGEPAGE,
+		MADV_DODUMP, MADV_SEQUENTIAL,
 	};
 	unsigned int from, nr;
 
 	range(&from, &nr);
 	cow_call(step->proc, call_madvise, from, nr,
 		 advice[step->c % ARRAY_LEN(advice)]);
+	return true;
+}
+
+/* A hole in the file, by way of a mapping of it */
+static bool op_remove(void)
+{
+	unsigned int i;
+	struct page *p = some_page(&i);
+	int want = 0;
+
+	if (p->kind == NOTHING)
+		want = ENOMEM;
+	else if (p->flags & LOCKED || p->kind == PRIVATE)
+		want = EINVAL;
+	else if (p->kind == FILE_PRIVATE)
+		want = EACCES;
+	must(cow_call(step->proc, call_madvise, i, 1, MADV_REMOVE), want,
+	     "MADV_REMOVE");
+	if (!want)
+		file_val[p->file][p->off] = 0;
+	return true;
+}
+
+/*
+ * The page is replaced under all who map it, or not if anybody else uses it; it
+ * is lost to the system: one at a time.
+ */
+static bool op_offline(void)
+{
+	unsigned int i;
+
+	some_page(&i);
+	cow_call(step->proc, call_madvise, i, 1, MADV_SOFT_OFFLINE);
 	return true;
 }
 
@@ -1406,6 +1443,8 @@ static const struct {
 	{ "wipeonfork", op_wipeonfork, 8 },
 	{ "populate", op_populate, 15 },
 	{ "advise", op_advise, 30 },
+	{ "remove", op_remove, 6 },
+	{ "offline", op_offline, 4 },
 	{ "pageout", op_pageout, 30 },
 	{ "reclaim", op_reclaim, 10 },
 	{ "mlock", op_mlock, 20 },
