@@ -384,8 +384,8 @@ oom_kills=0
 phase setting up
 setup
 [ -z "$p_nodes" ] || [ -d /sys/devices/system/node/node1 ] || problem "there is no second node"
-# THP puts a few pages more into the shells that stay.
-[ "$p_thp" = never ] || ANON_MORE=$((ANON_MORE + 256))
+# The shells that stay grow by whole large folios.
+[ "$p_thp$p_mthp" = never ] || ANON_MORE=$((ANON_MORE + 256)) LRU_MORE=$((LRU_MORE + 256))
 gauge_start
 before=$(counters before_)
 
@@ -432,5 +432,7 @@ leak=$(< "$results/leak")
 [[ $leak = ok* ]] || {
 	problem "not back where it began: $leak"
 	ps --ppid 2 -p 2 -N -o pid,ppid,stat,rss,args > "$results/processes"
+	# Pages that are not among these belong to nobody.
+	grep RssAnon /proc/[0-9]*/status >> "$results/processes"
 }
 [ ! -s "$results/problems" ]

@@ -44,19 +44,25 @@ STRESSORS=(bad-altstack brk cache context fault icache io-uring madvise malloc
 	   shm shm-sysv splice stack stackmmap switch sysbadaddr tlb-shootdown
 	   tmpfs userfaultfd vm vm-addr vm-rw vm-splice wait yield)
 
-# What can be had of it is the same everywhere, unlike RANDOM of bash versions.
+# What can be had of it is the same everywhere, unlike RANDOM of bash versions. All
+# bits are mixed: seeds that follow each other must not draw the same.
 state=0
 seed()
 {
-	state=$((($1 * 2654435761 + 12345) & 0x7fffffff))
-	below 2
+	state=$1
+	below 0x100000000
+	state=$drawn
 }
 
 # below N: a number from 0 to N - 1, in $drawn
 below()
 {
-	state=$(((state * 1103515245 + 12345) & 0x7fffffff))
-	drawn=$(((state >> 12) % $1))
+	local z
+
+	state=$(((state + 0x9e3779b9) & 0xffffffff))
+	z=$((((state ^ state >> 16) * 0x85ebca6b) & 0xffffffff))
+	z=$((((z ^ z >> 13) * 0xc2b2ae35) & 0xffffffff))
+	drawn=$(((z ^ z >> 16) % $1))
 }
 
 # pick VARIABLE VALUE...: one of the values
