@@ -4,11 +4,9 @@
 # Shared by guest-tests.sh and guest-soak.sh: is all memory back after a program?
 # To be sourced in a guest.
 
-# What may be in use after a program more than before it, in pages. After some
-# forty programs an untouched kernel had one table and five anonymous pages more
-# at most, as the shell grows (69 right after hugetlb-read-hwpoison, which a bus
-# error killed); allow a few times five. One process that stays
-# behind has more.
+# What may be in use after a program more than before it, in pages. Anonymous pages
+# are those that no process maps: the shells that stay grow by forty and more, by
+# hundreds with large folios. A process that stays behind has more tables than that.
 TABLES_MORE=8
 ANON_MORE=32
 LRU_MORE=200
@@ -16,12 +14,12 @@ SWAP_MORE=0
 # An exit may lag behind: RCU, lazily switched processors, threads that linger.
 SETTLE=20
 
-# gauge: tables, anon, swap: pages in use; lru: anonymous pages on LRU lists, in a
-# page table or forgotten; devices: what is swapped to. (Without a process of its
-# own, which would count.)
+# gauge: tables, swap: pages in use; anon, lru: anonymous pages that count as mapped,
+# or are on LRU lists, less those that processes map; devices: what is swapped to.
+# (Without a process of its own, which would count.)
 gauge()
 {
-	local key value rest
+	local key value rest file mapped=0
 
 	# The counts of the processors are added up only now and then.
 	{ read -r rest < /proc/sys/vm/stat_refresh; } 2> /dev/null
@@ -34,6 +32,14 @@ gauge()
 		nr_shmem) lru=$((lru - value)) ;;
 		esac
 	done < /proc/vmstat
+	# (kernel threads have none, and who ends just now has none any more)
+	for file in /proc/[0-9]*/smaps_rollup; do
+		while read -r key value _; do
+			[ "$key" != Anonymous: ] || mapped=$((mapped + value / 4))
+		done < "$file"
+	done 2> /dev/null
+	anon=$((anon - mapped))
+	lru=$((lru - mapped))
 	swap=0
 	devices=()
 	while read -r key _ _ value rest; do
@@ -85,5 +91,5 @@ leak_check()
 		sleep 1
 	done
 	echo "$verdict after $i s: page tables $tables0 -> $tables," \
-		"anonymous $anon0 -> $anon, on LRU lists $lru0 -> $lru, swap $swap0 -> $swap pages"
+		"anonymous that nobody maps $anon0 -> $anon, on LRU lists $lru0 -> $lru, swap $swap0 -> $swap pages"
 }
