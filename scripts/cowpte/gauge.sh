@@ -5,8 +5,8 @@
 # To be sourced in a guest.
 
 # What may be in use after a program more than before it, in pages. Anonymous pages
-# are those that no process maps: the shells that stay grow by forty and more, by
-# hundreds with large folios. A process that stays behind has more tables than that.
+# are those that no process maps which was there before: the shells grow by forty and
+# more, by hundreds with large folios, but who stays behind counts.
 TABLES_MORE=8
 ANON_MORE=32
 LRU_MORE=200
@@ -15,8 +15,8 @@ SWAP_MORE=0
 SETTLE=20
 
 # gauge: tables, swap: pages in use; anon, lru: anonymous pages that count as mapped,
-# or are on LRU lists, less those that processes map; devices: what is swapped to.
-# (Without a process of its own, which would count.)
+# or are on LRU lists, less those that the processes in $there map; devices: what is
+# swapped to. (Without a process of its own, which would count.)
 gauge()
 {
 	local key value rest file mapped=0
@@ -32,8 +32,8 @@ gauge()
 		nr_shmem) lru=$((lru - value)) ;;
 		esac
 	done < /proc/vmstat
-	# (kernel threads have none, and who ends just now has none any more)
-	for file in /proc/[0-9]*/smaps_rollup; do
+	# (kernel threads have none, and who has ended has none any more)
+	for file in "${there[@]}"; do
 		while read -r key value _; do
 			[ "$key" != Anonymous: ] || mapped=$((mapped + value / 4))
 		done < "$file"
@@ -55,6 +55,7 @@ gauge()
 # gauge_start: what is in use now is what may be in use at leak_check
 gauge_start()
 {
+	there=(/proc/[0-9]*/smaps_rollup)
 	gauge
 	tables0=$tables anon0=$anon lru0=$lru swap0=$swap
 }
