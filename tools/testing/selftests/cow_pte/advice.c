@@ -17,15 +17,6 @@
 #include "kselftest_harness.h"
 #include "cow_pte_op.h"
 
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED	24
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE		25
-#endif
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE	101
-#endif
 #ifndef MADV_HWPOISON
 #define MADV_HWPOISON		100
 #endif

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 #include <linux/types.h>
 
@@ -26,6 +27,17 @@
 #ifndef PR_SET_COW_PTE
 #define PR_SET_COW_PTE	0x434f5750
 #define PR_GET_COW_PTE	0x434f5751
+#endif
+
+/* Newer than the oldest headers these tests build with */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED	24
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE		25
+#endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
 #endif
 
 #define COW_SYSFS	"/sys/kernel/mm/cow_pte/"
@@ -186,7 +198,6 @@ __u64 cow_stamp_word(__u64 stamp, unsigned int slot);
 void cow_stamp(void *addr, __u64 stamp);
 const char *cow_describe(__u64 val, char *buf, size_t len);
 void cow_fill_page(void *buf, __u64 stamp);
-long cow_fork_and_reap(const long *arg);
 unsigned int cow_track(void *addr);
 void cow_track_range(char *addr, size_t len, unsigned int step);
 void cow_add_hole(void *addr);
@@ -212,6 +223,7 @@ struct cow_outcome {
 const char *cow_faults_start(enum cow_faults which);
 void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
 		      struct cow_outcome *outcome);
+long cow_fork_and_reap(const long *arg);
 
 /* Does anything stay behind?  For the test process */
 struct cow_usage {

@@ -29,10 +29,6 @@
 #define ANON	(MAP_PRIVATE | MAP_ANONYMOUS)
 #define MOVE	(MREMAP_MAYMOVE | MREMAP_FIXED)
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-
 /* Newer than the oldest headers these tests build with */
 #define FEATURE_WP_ASYNC	0x8000
 #define FEATURE_MOVE		0x10000

@@ -37,10 +37,6 @@
 /* Seconds until all have ended who were told to */
 #define HANG		300
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-
 /* Shared by all */
 struct board {
 	int stop;
