@@ -13,6 +13,7 @@ MUTANT=$BUILD/mutant/linux	# a copy of build/linux, to be broken
 MUTATIONS=tools/testing/selftests/cow_pte/mutations
 SERIES=6.12
 JOBS=${JOBS:-$(($(nproc) + 1))}
+TOLD=69				# the status of who has said what was wrong
 
 export KBUILD_BUILD_USER=cowpte
 export KBUILD_BUILD_HOST=cowpte
@@ -37,8 +38,32 @@ warn()
 die()
 {
 	printf '%s: error: %s\n' "$(basename "$0" .sh)" "$*" >&2
-	exit 1
+	exit $TOLD
 }
+
+# unforeseen STATUS PLACE COMMAND: a command failed and nobody looked at how it
+# ended
+unforeseen()
+{
+	local command
+
+	# bash goes on after this one: within $(...) it heeds no "set -e"
+	[[ $- = *e* ]] || return 0
+	case $1-$BASH_SUBSHELL in
+	# told already by a script or a subshell that was called; stopped by ^C; or
+	# nobody reads the rest, and who does not is to say if that was wrong
+	$TOLD-*|130-*|141-[1-9]*) exit "$1" ;;
+	esac
+	command=${3%%$'\n'*}
+	[ ${#command} -le 80 ] || command=${command:0:77}...
+	die "${2#"$TOP"/}: failed with status $1: $command: what it said is above; if that does not help, bash -x $0 shows the way there"
+}
+set -E
+trap 'unforeseen $? "${BASH_SOURCE[0]}:$LINENO" "$BASH_COMMAND"' ERR
+
+# make and the kernel's command line, among others, cannot quote these.
+[[ $TOP$BUILD != *[[:space:]:,]* ]] ||
+	die "no blanks, colons or commas please in the path of this directory ($TOP) or in BUILD ($BUILD): move it, or set BUILD= to another place"
 
 # need_space DIR GIB WHAT
 need_space()

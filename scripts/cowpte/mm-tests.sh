@@ -400,7 +400,9 @@ record()
 # (a function: read as a whole, as this file may be edited while a guest runs)
 main()
 {
-	"$SCRIPTS/deps.sh" -q
+	local lines
+
+	"$SCRIPTS/deps.sh" build guest test
 	mkdir -p "$OUT"
 	trap summary EXIT
 	"$SCRIPTS/user.sh" mm
@@ -415,7 +417,8 @@ main()
 		record "$@"
 		;;
 	*)
-		compare "$(choose '' "$@")"
+		lines=$(choose '' "$@")
+		compare "$lines"
 		;;
 	esac
 }

@@ -100,7 +100,7 @@ esac
 [[ $cpus =~ ^[1-8]$ ]] || die "-c wants 1 to 8, not '$cpus'"
 [[ -z $swap || $swap =~ ^[0-9]+$ ]] || die "-s wants MiB, not '$swap'"
 # The kernel's command line and QEMU's options have no quoting to speak of.
-for path in "$SCRIPTS" "$BUILD" "${writable[@]}"; do
+for path in "${writable[@]}"; do
 	[[ $path != *[[:space:],]* ]] || die "no blanks or commas please in the path $path"
 done
 command -v qemu-system-x86_64 > /dev/null || die "qemu-system-x86_64 is missing: run make deps"

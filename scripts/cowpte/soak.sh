@@ -194,7 +194,7 @@ round()
 	{
 		while read -r problem; do
 			printf '  %s\n' "$problem"
-		done < <(cat "$dir/problems" 2> /dev/null)
+		done < <(cat "$dir/problems" 2> /dev/null || true)
 		case $status in
 		70) sed -n 's/^run: the kernel complained/  the kernel complained/p' "$dir/run.log" ;;
 		124) echo "  the guest did not end in time" ;;
