@@ -23,6 +23,8 @@ export CCACHE_BASEDIR=$BUILD
 
 # A caller's environment must not change what git prints or where it looks.
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_EXTERNAL_DIFF GIT_DIFF_OPTS
+# The tree may belong to another user. Who runs these scripts has trusted it.
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$KTREE
 export LC_ALL=C
 
 say()

@@ -45,20 +45,21 @@ check_version()
 }
 
 # overlay_items: what the repository holds for the kernel tree (the mutations are
-# patches, but none that the tree shall have)
+# patches, but none that the tree shall have): whatever .gitignore does not name, to
+# an index that is always empty. The repository's own is not asked: an unpacked
+# archive has none, or lies within another repository, and of a clone that belongs to
+# another user git refuses to read it.
 overlay_items()
 {
+	local index=$BUILD/.empty.git
+
+	[ -d "$index" ] || git init -q --bare --template= "$index"
 	cd "$TOP" || return
-	if git rev-parse -q --git-dir > /dev/null 2>&1; then
-		git -c core.quotePath=false ls-files -co --exclude-standard -- "${ROOTS[@]}" ':(glob)*.patch'
-	else
-		# An unpacked archive has no products of builds to be excluded.
-		find "${ROOTS[@]}" ./*.patch -type f 2> /dev/null | sed 's,^\./,,'
-	fi | awk -F / -v not="$MUTATIONS/" 'index($0, not) != 1 && ($NF !~ /^\./ || $NF == ".gitignore")' |
-		sort -u | while IFS= read -r p; do
-		# ls-files names what was removed and not yet committed, too
-		[ ! -f "$p" ] || printf '%s\n' "$p"
-	done
+	git --git-dir="$index" --work-tree=. -c core.quotePath=false \
+		ls-files -o --exclude-per-directory=.gitignore -x '*~' -x '*.orig' -x '*.rej' \
+		-- "${ROOTS[@]}" ':(glob)*.patch' |
+		awk -F / -v not="$MUTATIONS/" 'index($0, not) != 1 && ($NF !~ /^\./ || $NF == ".gitignore")' |
+		sort -u
 }
 
 # overlay_copy DIR: the overlay's items as files below DIR
