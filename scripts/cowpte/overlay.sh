@@ -265,7 +265,7 @@ apply_items()
 			< "$dir/$f.patch" > "$out.log" 2>&1 || bad+=("$f.patch")
 	done
 	[ ${#bad[@]} -eq 0 ] ||
-		die "does not apply to the base without fuzz: ${bad[*]}"
+		die "does not apply to the base without fuzz: ${bad[*]}: mend it, or give KERNEL_SRC= a $SERIES.y to which it does (make verify-releases)"
 }
 
 # to_tree DIR LIST: bring these items of the overlay (below DIR/overlay) to the

@@ -11,31 +11,47 @@ set -euo pipefail
 . "$(dirname "$0")/overlay.sh"
 
 PACKAGE=linux-source-$SERIES
+WANTED="a tree or a tarball of Linux $SERIES.y"
 FINAL=$KTREE
 
-# debian_tarball: the path of the source tarball, fetched if need be
+# download DIR: the package into it (the lists of apt may be missing, or too old)
+download()
+{
+	(cd "$1" && apt-get -qq download "$PACKAGE") > "$1/log" 2>&1 && return
+	[ "$(id -u)" -eq 0 ] && apt-get -qq update > "$1/log" 2>&1 &&
+		(cd "$1" && apt-get -qq download "$PACKAGE") > "$1/log" 2>&1
+}
+
+# debian_tarball: the path of the source tarball, fetched if need be: not installed,
+# as nothing outside of build/ is to change for it
 debian_tarball()
 {
 	local tarball=/usr/src/$PACKAGE.tar.xz deb=$BUILD/deb
 
-	if [ ! -f "$tarball" ] && [ "$(id -u)" -eq 0 ]; then
-		say "installing $PACKAGE" >&2
-		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends "$PACKAGE"; } \
-			> /dev/null 2>&1 || true
+	if [ ! -f "$tarball" ]; then
+		tarball=$deb$tarball
 	fi
 	if [ ! -f "$tarball" ]; then
-		tarball=$deb/usr/src/$PACKAGE.tar.xz
-	fi
-	if [ ! -f "$tarball" ]; then
-		say "downloading $PACKAGE" >&2
+		say "downloading the package $PACKAGE (150 MB) to ${deb#"$TOP"/}" >&2
 		command -v apt-get > /dev/null ||
-			die "not a Debian system: give KERNEL_SRC= a tree or tarball of Linux $SERIES.y"
-		mkdir -p "$deb"
-		(cd "$deb" && apt-get -qq download "$PACKAGE") > "$deb/log" 2>&1 ||
-			die "cannot download $PACKAGE ($(tail -n 1 "$deb/log")): check the network and the package sources, or give KERNEL_SRC="
-		dpkg-deb -x "$deb/${PACKAGE}"_*.deb "$deb"
+			die "not a Debian system: give KERNEL_SRC= $WANTED"
+		rm -rf "$deb" "$deb.tmp"
+		mkdir -p "$deb.tmp"
+		download "$deb.tmp" ||
+			die "cannot download $PACKAGE ($(tail -n 1 "$deb.tmp/log")): check the network and the package sources, or give KERNEL_SRC= $WANTED"
+		dpkg-deb -x "$deb.tmp/${PACKAGE}"_*.deb "$deb.tmp"
+		rm -f "$deb.tmp"/*.deb
+		mv "$deb.tmp" "$deb"
 	fi
 	printf '%s\n' "$tarball"
+}
+
+# check_source DIR NAME: is it what is wanted?
+check_source()
+{
+	{ [ -f "$1/Makefile" ] && [ -f "$1/mm/memory.c" ]; } ||
+		die "$2 is no kernel source: give KERNEL_SRC= $WANTED"
+	check_version < "$1/Makefile"
 }
 
 # unpack DIR: the source of the base into DIR
@@ -44,17 +60,19 @@ unpack()
 	local src=${KERNEL_SRC:-}
 
 	[ -n "$src" ] || src=$(debian_tarball)
-	say "unpacking $src"
 	if [ -d "$src" ]; then
+		check_source "$src" "$src"
 		[ ! -e "$src/.config" ] || die "$src was built in place: run make mrproper there first"
+		say "copying $src"
 		tar -C "$src" --exclude=./.git -cf - . | tar -C "$1" -xf -
 	elif [ -f "$src" ]; then
-		tar -C "$1" --strip-components=1 -xf "$src"
+		say "unpacking $src (about a minute)"
+		tar -C "$1" --strip-components=1 -xf "$src" ||
+			die "cannot unpack $src: give KERNEL_SRC= $WANTED"
+		check_source "$1" "$src"
 	else
-		die "KERNEL_SRC=$src is neither a directory nor a tarball"
+		die "KERNEL_SRC=$src is neither a directory nor a tarball: give it $WANTED"
 	fi
-	[ -f "$1/Makefile" ] && [ -f "$1/mm/memory.c" ] || die "$src is no kernel source"
-	check_version < "$1/Makefile"
 }
 
 fresh()
