@@ -5,9 +5,11 @@
 
 S := scripts/cowpte
 KERNEL ?= debug
-export KERNEL_SRC BUILD JOBS TAKE FULL DURATION ROUNDS KERNELS SEED SET QUICK NOBUILD KEEP
+export KERNEL_SRC BUILD DEPS JOBS TAKE FULL DURATION ROUNDS KERNELS SEED SET QUICK NOBUILD KEEP
 
 help:
+	@echo 'All of these install the Debian packages that they need, if run as root, after'
+	@echo 'saying which (DEPS=no refuses), and say how long they take.'
 	@echo 'Source:'
 	@echo '  tree             make build/linux: the kernel source with the overlay applied,'
 	@echo '                   or bring it up to date (KERNEL_SRC=DIR or TARBALL; else'
@@ -41,13 +43,12 @@ help:
 	@echo '                   (DURATION=SECONDS KERNELS="debug kasan" SEED= ROUNDS= QUICK=1)'
 	@echo '  bench            benchmarks, counted in instructions; JSON in build/bench'
 	@echo '  bench-full       all benchmarks and a report with plots, in build/report'
-	@echo '                   (takes an hour or two; make deps-bench first)'
 	@echo '  bench-report     only the report, from what is measured'
 	@echo '  shell            an interactive guest (KERNEL=debug)'
 	@echo '  record-stock     record for check what the quick mm tests say on an untouched'
 	@echo '                   kernel (TESTS=...)'
 	@echo 'Other:'
-	@echo '  deps             install the Debian packages that are missing (as root)'
+	@echo '  deps             only install the packages that are missing (as root)'
 	@echo '  deps-bench, deps-static'
 	@echo '                   the same, and those that only bench-full or static needs'
 	@echo '  clean            remove what was built; build/linux stays'
@@ -60,46 +61,46 @@ tree:
 refresh:
 	@$(S)/refresh.sh
 
-verify: tree-exists
+verify:
 	@$(S)/verify.sh
 
 verify-releases:
 	@$(S)/verify.sh releases
 
-kernel: tree-exists
+kernel:
 	@$(S)/kernel.sh perf debug
 
-kernel-%: tree-exists
+kernel-%:
 	@$(S)/kernel.sh $*
 
 user:
 	@$(S)/user.sh bench
 
-selftests: tree-exists
+selftests:
 	@$(S)/user.sh selftests
 
 check:
 	@$(S)/check.sh
 
-mm-tests: kernel-stock-debug kernel-debug
+mm-tests:
 	@$(S)/mm-tests.sh $(TESTS)
 
-record-stock: kernel-stock-debug
+record-stock:
 	@$(S)/mm-tests.sh record $(TESTS)
 
-mutations: tree-exists
+mutations:
 	@$(S)/mutations.sh $(ONLY)
 
-static: tree-exists
+static:
 	@$(S)/static.sh
 
-soak: tree-exists
+soak:
 	@$(S)/soak.sh
 
-bench: tree-exists
+bench:
 	@$(S)/bench.sh
 
-bench-full: tree-exists
+bench-full:
 	@$(S)/bench.sh full
 
 bench-report:
@@ -112,16 +113,12 @@ deps:
 	@$(S)/deps.sh
 
 deps-bench deps-static:
-	@$(S)/deps.sh build guest test soak $(@:deps-%=%)
+	@$(S)/deps.sh build verify guest redis test soak $(@:deps-%=%)
 
 clean:
 	@$(S)/clean.sh
 
-# A tree that is there is left alone: it may hold work that is not refreshed.
-tree-exists:
-	@[ -d "$${BUILD:-build}/linux" ] || $(S)/tree.sh
-
 .PHONY: help tree refresh verify verify-releases kernel user selftests check \
 	mm-tests mutations static soak record-stock bench bench-full bench-report \
-	shell deps deps-bench deps-static clean tree-exists
+	shell deps deps-bench deps-static clean
 .NOTPARALLEL:

@@ -72,20 +72,27 @@ report()
 if [ "$level" = report ]; then
 	[ $# -eq 0 ] || die "report takes no names"
 	[ -d "$OUT" ] || die "nothing is measured yet: run make bench-full"
-	"$SCRIPTS/deps.sh" -q bench
+	"$SCRIPTS/deps.sh" build bench
 	report
 	[ ${#failed[@]} -eq 0 ] || die "the report could not be written"
 	exit 0
 fi
-[ $# -gt 0 ] || set -- "${known[@]}"
+if [ $# -eq 0 ]; then
+	set -- "${known[@]}"
+	case $level in
+	quick) takes "11 minutes" perf ;;
+	full) takes "an hour" perf stock-perf ;;
+	esac
+fi
 for name; do
 	[[ " ${known[*]} " = *" $name "* ]] ||
 		die "no such benchmark: $name (${known[*]})"
 done
 # (in braces: read as a whole, as this file may be edited while guests run)
 {
-"$SCRIPTS/deps.sh" -q
-[ "$level" = quick ] || "$SCRIPTS/deps.sh" -q bench
+groups=(build guest redis)
+[ "$level" != full ] || groups+=(bench)
+"$SCRIPTS/deps.sh" "${groups[@]}"
 "$SCRIPTS/kernel.sh" perf
 [[ " $* " != *" untouched "* ]] || "$SCRIPTS/kernel.sh" stock-perf
 "$SCRIPTS/user.sh" bench
@@ -115,7 +122,7 @@ for name; do
 	*) bench "$name" 8G 3600 ;;
 	esac
 done
-[ "$level" = quick ] || report
+[ "$level" != full ] || report
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
 say "results are in ${OUT#"$TOP"/}: $(cd "$OUT" && echo ./*.json)"
 exit

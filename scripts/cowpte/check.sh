@@ -159,7 +159,12 @@ all()
 {
 	local tests=() forced=() name
 
-	"$SCRIPTS/deps.sh" -q
+	if [ -n "$FULL" ]; then
+		takes "an hour" debug perf
+	else
+		takes "40 minutes" debug perf
+	fi
+	"$SCRIPTS/deps.sh" build verify guest test soak
 	step "tree" "$SCRIPTS/tree.sh" || [ -d "$KTREE" ] || return 0
 	step "verify" "$SCRIPTS/verify.sh" || true
 	step "user programs" "$SCRIPTS/user.sh" bench || true

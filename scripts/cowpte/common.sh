@@ -12,6 +12,7 @@ STOCK=$BUILD/linux-stock	# the same base, untouched
 MUTANT=$BUILD/mutant/linux	# a copy of build/linux, to be broken
 MUTATIONS=tools/testing/selftests/cow_pte/mutations
 SERIES=6.12
+KERNEL_TIME="12 minutes"	# to build one from nothing on two cores
 JOBS=${JOBS:-$(($(nproc) + 1))}
 TOLD=69				# the status of who has said what was wrong
 
@@ -99,6 +100,25 @@ kernel_dir()
 		die "no kernel is called '$1': perf, debug, kasan, kcsan, mutant, or one of these with stock- before it"
 		;;
 	esac
+}
+
+# tree_exists: make build/linux if need be. One that is there is left alone: it may
+# hold work that is not refreshed.
+tree_exists()
+{
+	[ -d "$KTREE" ] || "$SCRIPTS/tree.sh"
+}
+
+# takes TIME [KERNEL...]: said before anything that is long, which needs these kernels
+takes()
+{
+	local text="takes about $1 on two idle cores" name lack=''
+
+	shift
+	for name; do
+		[ -e "$(kernel_dir "$name")/vmlinux" ] || lack+=" $name"
+	done
+	say "$text${lack:+, and $KERNEL_TIME for each kernel that is not built yet:$lack}"
 }
 
 # kmake SRC OUT ARGS...

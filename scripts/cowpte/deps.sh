@@ -1,30 +1,31 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Which Debian packages are needed, and install those that are missing.
+# Install those of the needed Debian packages that are missing, after saying which.
+# DEPS=no, or who is not root, is only told.
 #
-#   deps.sh [GROUP...]    install what is missing (as root)
-#   deps.sh -q [GROUP...] only check; one line that says what to install
+#   deps.sh [GROUP...]
 #
-# Groups: build, guest, test, soak (these if none is named: what make check
-# needs); bench, for all benchmarks; static, for make static.
+# Groups: build, verify, guest, redis, test, soak (these if none is named: what make
+# check and make bench need); bench, for all benchmarks; static, for make static.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
 
-# (checkpatch.pl wants python3-git and python3-ply to read licence tags)
 build_pkgs=(build-essential bc bison flex libelf-dev libssl-dev git patch rsync
-	    kmod cpio xz-utils perl python3 python3-git python3-ply)
+	    kmod cpio xz-utils perl python3)
+# (checkpatch.pl wants python3-git and python3-ply to read licence tags)
+verify_pkgs=(shellcheck python3-git python3-ply)
 guest_pkgs=(qemu-system-x86 iproute2 e2fsprogs)
-# what the selftests, the kernel's own mm tests and the workloads link or run
-test_pkgs=(liburing-dev libcap-dev libnuma-dev redis-server redis-tools)
+redis_pkgs=(redis-server redis-tools)
+# what the selftests and the kernel's own mm tests link or run
+test_pkgs=(liburing-dev libcap-dev libnuma-dev bsdextrautils)
 
 # what "make soak" runs beside the selftests
 soak_pkgs=(stress-ng trinity)
 
 # what only "make bench-full" and the workloads on real hardware need
-bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng redis-server
-	    redis-tools perl python3)
+bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng perl python3)
 
 # what only "make static" runs
 static_pkgs=(sparse coccinelle)
@@ -36,54 +37,47 @@ packages()
 	for group; do
 		case $group in
 		build) printf '%s\n' "${build_pkgs[@]}" ;;
+		verify) printf '%s\n' "${verify_pkgs[@]}" ;;
 		guest) printf '%s\n' "${guest_pkgs[@]}" ;;
+		redis) printf '%s\n' "${redis_pkgs[@]}" ;;
 		test) printf '%s\n' "${test_pkgs[@]}" ;;
 		bench) printf '%s\n' "${bench_pkgs[@]}" ;;
 		soak) printf '%s\n' "${soak_pkgs[@]}" ;;
 		static) printf '%s\n' "${static_pkgs[@]}" ;;
-		*) die "no such group of packages: $group (build, guest, test, bench, soak or static)" ;;
+		*) die "no such group of packages: $group (build, verify, guest, redis, test, bench, soak or static)" ;;
 		esac
 	done
 }
-
-missing()
-{
-	local want
-
-	want=$(packages "$@")
-	# shellcheck disable=SC2086 # one word for each package
-	comm -23 <(sort -u <<< "$want") \
-		<(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $want 2> /dev/null |
-			awk '$1 == "ii" { print $2 }' | sort -u)
-}
-
-check=
-if [ "${1:-}" = -q ]; then
-	check=1
-	shift
-fi
-[ $# -gt 0 ] || set -- build guest test soak
 
 if ! command -v dpkg-query > /dev/null; then
 	warn "not a Debian system: cannot tell whether the tools are installed"
 	exit 0
 fi
-mapfile -t lack < <(missing "$@")
+[ $# -gt 0 ] || set -- build verify guest redis test soak
+want=$(packages "$@" | sort -u)
+# shellcheck disable=SC2086 # one word for each package; fails if one is not known
+have=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $want 2> /dev/null |
+	awk '$1 == "ii" { print $2 }' | sort -u) || true
+mapfile -t lack < <(comm -23 <(echo "$want") <(echo "$have"))
 [ ${#lack[@]} -gt 0 ] || exit 0
 
-if [ -n "$check" ]; then
-	target=deps
-	for group in bench static; do
-		[[ " $* " != *" $group "* ]] || target=deps-$group
-	done
-	die "packages are missing: run make $target as root, or apt-get install ${lack[*]}"
-fi
-[ "$(id -u)" -eq 0 ] ||
-	die "installing needs root: apt-get install ${lack[*]}"
-say "installing ${lack[*]}"
+get="apt-get install --no-install-recommends ${lack[*]}"
+case ${DEPS:-yes} in
+yes) ;;
+no) die "packages are missing and DEPS=no: as root, $get" ;;
+*) die "DEPS is yes or no, not '$DEPS'" ;;
+esac
+[ "$(id -u)" -eq 0 ] || die "packages are missing and installing needs root: $get"
+say "installing these Debian packages, and what they depend on (DEPS=no refuses): ${lack[*]}"
+
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update ||
+# (somebody else may be installing)
+options=(-qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+apt-get "${options[@]}" update ||
 	die "apt-get update failed: check the network and the package sources"
+# (how much it is; apt-get fails as it is not to do it)
+{ apt-get install --assume-no --no-install-recommends "${lack[@]}" || true; } 2> /dev/null |
+	sed -n 's/^Need to get .*/deps: & This takes a few minutes./p'
 # A package must not start its daemon here (redis-server would).
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -91,5 +85,9 @@ if [ ! -e $policy ]; then
 	printf '#!/bin/sh\nexit 101\n' > $policy
 	chmod 755 $policy
 fi
-apt-get -qq install -y --no-install-recommends "${lack[@]}" ||
-	die "apt-get could not install: ${lack[*]}"
+mkdir -p "$BUILD"
+apt-get "${options[@]}" install -y --no-install-recommends "${lack[@]}" > "$BUILD/deps.log" 2>&1 || {
+	tail -n 20 "$BUILD/deps.log" >&2
+	die "apt-get could not install all of it, see ${BUILD#"$TOP"/}/deps.log: check the package sources, then apt-get install ${lack[*]}"
+}
+say "installed after $(hms $SECONDS)"

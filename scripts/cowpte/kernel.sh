@@ -118,7 +118,6 @@ build()
 	local name=$1 src=$KTREE out start=$SECONDS options=()
 
 	out=$(kernel_dir "$name")
-	[ -d "$KTREE" ] || die "there is no build/linux: run make tree first"
 	case $name in
 	stock-*)
 		stock_tree
@@ -140,6 +139,7 @@ build()
 	[ -z "$configure_only" ] || return 0
 	if [ ! -e "$out/vmlinux" ]; then
 		need_space "$BUILD" 4 "building the $name kernel"
+		takes "$KERNEL_TIME"
 	fi
 	[[ $name != *kcsan ]] || mapfile -t options < <(kcsan_only)
 	say "building $name (log: ${out#"$TOP"/}/build.log)"
@@ -162,8 +162,9 @@ for name; do
 	kernel_dir "$name" > /dev/null
 done
 
-"$SCRIPTS/deps.sh" -q build
+"$SCRIPTS/deps.sh" build
 mkdir -p "$BUILD"
+tree_exists
 # (in braces: read as a whole, as this file may be edited while it builds)
 {
 	for name; do

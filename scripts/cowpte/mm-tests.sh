@@ -405,6 +405,14 @@ main()
 	"$SCRIPTS/deps.sh" build guest test
 	mkdir -p "$OUT"
 	trap summary EXIT
+	case ${1:-} in
+	quick) ;;
+	record) "$SCRIPTS/kernel.sh" stock-debug ;;
+	*)
+		takes "an hour" stock-debug debug
+		"$SCRIPTS/kernel.sh" stock-debug debug
+		;;
+	esac
 	"$SCRIPTS/user.sh" mm
 	case ${1:-} in
 	quick)

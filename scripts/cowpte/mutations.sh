@@ -238,7 +238,8 @@ main()
 	for file in "${patches[@]}"; do
 		[ -n "$(header "$file" Tests)" ] || die "${file#"$TOP"/} names no tests"
 	done
-	"$SCRIPTS/deps.sh" -q
+	takes "$((${#patches[@]} / 2 + 10)) minutes" mutant
+	"$SCRIPTS/deps.sh" build guest test
 	mkdir -p "$OUT"
 	trap summary EXIT
 	"$SCRIPTS/user.sh" selftests

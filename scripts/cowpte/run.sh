@@ -103,7 +103,7 @@ esac
 for path in "${writable[@]}"; do
 	[[ $path != *[[:space:],]* ]] || die "no blanks or commas please in the path $path"
 done
-command -v qemu-system-x86_64 > /dev/null || die "qemu-system-x86_64 is missing: run make deps"
+command -v qemu-system-x86_64 > /dev/null || "$SCRIPTS/deps.sh" guest >&2
 if [ -n "$icount" ]; then
 	cpus=1
 fi

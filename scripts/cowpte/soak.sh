@@ -215,7 +215,8 @@ main()
 	for i in "${kernels[@]}"; do
 		kernel_dir "$i" > /dev/null
 	done
-	"$SCRIPTS/deps.sh" -q
+	[ -n "$QUICK" ] || say "takes $(hms "$DURATION") and what the last round needs then (one is about three minutes)"
+	"$SCRIPTS/deps.sh" build guest test soak
 	mkdir -p "$OUT"
 	trap summary EXIT
 	trap 'exit 130' INT

@@ -181,12 +181,13 @@ main()
 {
 	local name side
 
-	"$SCRIPTS/deps.sh" -q build static
-	check_tree
+	takes "half an hour"
+	"$SCRIPTS/deps.sh" build verify static
 	mkdir -p "$OUT"
 	trap summary EXIT
 	# (the untouched tree is made when a kernel is to be built from it)
 	"$SCRIPTS/kernel.sh" -c stock-debug
+	check_tree
 	for side in ours stock; do
 		prepare $side > "$OUT/$side-prepare.log" 2>&1 ||
 			die "cannot configure, see ${OUT#"$TOP"/}/$side-prepare.log"

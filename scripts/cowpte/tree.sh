@@ -122,6 +122,7 @@ update()
 	[ "$n" -eq 0 ] || say "$n item(s) of the overlay brought to the tree"
 }
 
+"$SCRIPTS/deps.sh" build
 sync_lock
 scratch
 if [ -d "$FINAL" ]; then

@@ -53,7 +53,9 @@ mm()
 		EXTRA_CFLAGS="-w -DKSFT_SKIP=4" KHDR_INCLUDES="-isystem $BUILD/headers/include"
 }
 
-"$SCRIPTS/deps.sh" -q build test
+groups=(build test)
+[ "${1:-}" != bench ] || groups=(build)
+"$SCRIPTS/deps.sh" "${groups[@]}"
 mkdir -p "$BUILD"
 case ${1:-} in
 bench)

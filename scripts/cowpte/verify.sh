@@ -177,6 +177,8 @@ releases()
 	[ $failures -eq 0 ] || exit 1
 }
 
+"$SCRIPTS/deps.sh" build verify
+[ $# -gt 0 ] || tree_exists
 sync_lock
 scratch
 case ${1:-} in
