@@ -25,8 +25,8 @@ FORCED="isolation syscalls tree threads"
 LONG="advice swap faults"
 FULL=${FULL:-}
 
-# step WHAT COMMAND...: a check that is a command, with its duration. When it
-# fails its output is shown.
+# step WHAT COMMAND...: a check that is a command, with its duration. Of its output
+# those lines are shown that say how far it is, and when it fails the last ones.
 step()
 {
 	local what=$1 log start=$SECONDS status=0
@@ -34,7 +34,7 @@ step()
 	shift
 	log=$OUT/$(slug "$what").log
 	printf '== %s\n' "$what"
-	"$@" > "$log" 2>&1 || status=$?
+	"$@" 2>&1 | tee "$log" | sed -un '/^  [0-9]/p' || status=$?
 	[ $status -eq 0 ] || tail -n 60 "$log"
 	result $status "$what ($(hms $((SECONDS - start))))"
 	return $status
@@ -121,7 +121,7 @@ summed()
 	shift
 	log=$OUT/$(slug "$what").log
 	printf '== %s\n' "$what"
-	"$@" 2>&1 | tee "$log" | sed '$d' || true
+	"$@" 2>&1 | tee "$log" | sed -u '$d' || true
 	read -r p _ f _ < <(tail -n 1 "$log") || true
 	if [[ $p =~ ^[0-9]+$ && $f =~ ^[0-9]+$ ]]; then
 		passed=$((passed + p))

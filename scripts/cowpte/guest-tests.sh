@@ -9,8 +9,8 @@
 # the command is the shell's. Those that have a NAME.status are passed over, so
 # that another guest can go on where one died.
 #
-# Leaves NAME.tap, NAME.err, NAME.status and NAME.leak of each. Always ends well:
-# what the results mean is for the caller to say.
+# Leaves NAME.tap, NAME.err, NAME.status and NAME.leak of each, and prints which one
+# begins. Always ends well: what the results mean is for the caller to say.
 set -u
 
 results=$1
@@ -36,9 +36,13 @@ huge_pages()
 ulimit -l unlimited
 ulimit -c 0
 
+total=$(wc -l < "$results/list")
+number=0
 while read -r name limit huge directory command; do
+	number=$((number + 1))
 	[ ! -e "$results/$name.status" ] || continue
 	echo "cowpte-guest: test $name" > /dev/kmsg
+	echo "  $number of $total: $name"
 	huge_pages "$huge"
 	gauge_start
 	: > "$results/$name.running"

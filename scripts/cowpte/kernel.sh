@@ -113,6 +113,15 @@ lock()
 	fi
 }
 
+# progress < BUILD_LOG: a line now and then
+progress()
+{
+	awk '/^  (CC|AS) / && ++n % 250 == 0 {
+		printf "  %d files compiled\n", n
+		fflush()
+	}'
+}
+
 build()
 {
 	local name=$1 src=$KTREE out start=$SECONDS options=()
@@ -143,7 +152,8 @@ build()
 	fi
 	[[ $name != *kcsan ]] || mapfile -t options < <(kcsan_only)
 	say "building $name (log: ${out#"$TOP"/}/build.log)"
-	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" bzImage > "$out/build.log" 2>&1; then
+	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" bzImage 2>&1 |
+	     tee "$out/build.log" | progress; then
 		grep -nE -B 2 -A 12 '(error|Error|undefined reference)' "$out/build.log" | head -n 60 >&2
 		die "the $name kernel does not build, see ${out#"$TOP"/}/build.log"
 	fi

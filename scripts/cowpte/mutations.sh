@@ -209,7 +209,7 @@ run()
 
 	dir=$OUT/$(basename "$file" .patch)
 	[ ! -e "$dir/said" ] || return 0
-	tests_of "$file" | boot "$dir/bzImage" "$dir" "$(args_of "$file")" $GUEST_LIMIT
+	tests_of "$file" | boot "$dir/bzImage" "$dir" "$(args_of "$file")" $GUEST_LIMIT > /dev/null
 	rm "$dir/bzImage"
 }
 

@@ -41,7 +41,8 @@ slug()
 }
 
 # run_list KERNEL CMDLINE DIR SECONDS [OPTION OF run.sh...]: one guest that runs
-# the programs in DIR/list, see guest-tests.sh; for at most SECONDS
+# the programs in DIR/list, see guest-tests.sh; for at most SECONDS. Prints which one
+# begins; all else that is said goes to DIR/run.log.
 run_list()
 {
 	local kernel=$1 cmdline=$2 dir=$3 most=$4 limit=300 seconds status=0
@@ -54,7 +55,7 @@ run_list()
 	[ "$limit" -lt "$most" ] || limit=$most
 	"$SCRIPTS/run.sh" -k "$kernel" -m 4G -s 1024 -t "$limit" -a "$cmdline" -w "$dir" \
 		-o "$dir/console.log" "$@" -- "$SCRIPTS/guest-tests.sh" "$dir" \
-		> "$dir/run.log" 2>&1 || status=$?
+		2> "$dir/run.log" || status=$?
 	return $status
 }
 
