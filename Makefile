@@ -17,6 +17,7 @@ help:
 	@echo '  refresh          write the overlay (patches, new files) anew from build/linux'
 	@echo '                   (TAKE=tree or TAKE=overlay decides about what both changed)'
 	@echo '  verify           is the overlay what build/linux holds? no fuzz? checkpatch?'
+	@echo '                   shellcheck?'
 	@echo '  verify-releases  does it apply to every 6.12.y release that Debian offers now?'
 	@echo 'Build:'
 	@echo '  kernel           kernel-perf and kernel-debug'

@@ -3,6 +3,8 @@
 #
 # Shared by all scripts of this directory: places, messages, small helpers.
 # To be sourced, after "set -euo pipefail".
+#
+# shellcheck disable=SC2034 # what is set here is used where it is sourced
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 SCRIPTS=$TOP/scripts/cowpte

@@ -5,6 +5,8 @@
 # own, over 9p and read-only; everything a program may write is memory. What
 # to run, and where, is in the file $COWPTE_DIR/job, which run.sh wrote (the
 # kernel hands COWPTE_DIR from its command line to us as environment).
+#
+# shellcheck disable=SC2154 # job_*: set by that file
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 USER=root LOGNAME=root

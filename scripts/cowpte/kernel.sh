@@ -137,7 +137,7 @@ build()
 		[ -d "$src" ] || die "there is no ${src#"$TOP"/}: run make mutations"
 		;;
 	esac
-	[ ! -e "$src/.config" ] && [ ! -d "$src/include/config" ] ||
+	[[ ! -e $src/.config && ! -d $src/include/config ]] ||
 		die "${src#"$TOP"/} was built in place: run make -C ${src#"$TOP"/} mrproper"
 	if [ -n "$configure_only" ] && [ -e "$out/.config" ] &&
 	   fragments "$name" | cmp -s - "$out/.fragments"; then

@@ -3,6 +3,8 @@
 #
 # Boot a kernel in a guest on this machine's own root directory, run a command
 # there, and pass on what it prints and how it ends.
+#
+# shellcheck disable=SC2054 # the commas are QEMU's
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -91,8 +93,8 @@ perf|debug|kasan|kcsan|mutant)
 	[ -f "$image" ] || die "there is no $kernel kernel: run make kernel-$kernel"
 	;;
 *)
-	image=$(realpath "$kernel" 2> /dev/null) && [ -f "$image" ] ||
-		die "no such kernel image: $kernel"
+	image=$(realpath -m "$kernel")
+	[ -f "$image" ] || die "no such kernel image: $kernel"
 	;;
 esac
 [[ $limit =~ ^[0-9]+$ ]] || die "-t wants seconds, not '$limit'"
@@ -123,6 +125,7 @@ dir=$(mktemp -d "$BUILD/run/XXXXXX")
 qpid=
 cats=()
 
+# shellcheck disable=SC2317 # called by the trap
 cleanup()
 {
 	if [ -n "$qpid" ]; then
@@ -225,6 +228,7 @@ probe_kvm()
 	*' no') return 1 ;;
 	esac
 	mkdir "$pdir"
+	# shellcheck disable=SC2030 # only of this job
 	(
 		shell='' swap='' writable=()
 		job true
@@ -298,6 +302,7 @@ lost_race()
 {
 job "$@" > "$dir/job"
 
+# shellcheck disable=SC2031 # see above: the other ones were those of a subshell
 if [ -n "$shell" ]; then
 	qemu-system-x86_64 "${qemu_args[@]}" -append "$cmdline$append" || true
 else
@@ -351,6 +356,7 @@ if [ -n "$found" ]; then
 	} >&2
 fi
 
+# shellcheck disable=SC2031
 if [ -n "$shell" ]; then
 	[ -z "$found" ] || exit $STATUS_TROUBLE
 	exit 0

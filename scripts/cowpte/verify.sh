@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Is the overlay exactly what build/linux holds, does it apply without fuzz,
-# and does checkpatch have nothing to say?
+# Is the overlay exactly what build/linux holds, does it apply without fuzz, and
+# have checkpatch and shellcheck nothing to say?
 #
 #   verify.sh            all of it
 #   verify.sh releases   does the overlay apply to each point release of the
@@ -78,15 +78,34 @@ verify_style()
 			# the way TRACE_EVENT() is written throughout the kernel
 			[[ $p != include/trace/events/* ]] ||
 				types=,PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE
-			# shellcheck looks after these; "need_program make make"
+			# these are left to shellcheck; "need_program make make"
 			[[ $p != *.sh ]] ||
 				types=,LONG_LINE,LONG_LINE_STRING,LONG_LINE_COMMENT,REPEATED_WORD
 			out=$(checkpatch --ignore "$IGNORE$types" -f "$p")
 			;;
 		*) continue ;;
 		esac
+		# shellcheck disable=SC2001 # each line
 		[ -z "$out" ] || bad "checkpatch on $p:"$'\n'"$(sed "s,$work/overlay/,,; s/^/    /" <<< "$out")"
 	done < <(sort "$work/items")
+}
+
+# All shell scripts, by their name or their first line. (Not by the index of git: an
+# unpacked archive has none.)
+verify_shell()
+{
+	local f line out
+
+	cd "$TOP"
+	scripts=()
+	while IFS= read -r f; do
+		line=
+		read -r line < "$f" || true
+		if [[ $f = *.sh || $line = '#!'*sh ]]; then
+			scripts+=("$f")
+		fi
+	done < <(find .ci scripts/cowpte tools -type f | sort)
+	out=$(shellcheck -x -f gcc "${scripts[@]}" 2>&1) || bad "shellcheck:"$'\n'"$out"
 }
 
 verify()
@@ -96,8 +115,9 @@ verify()
 	verify_equal
 	verify_applies
 	verify_style
+	verify_shell
 	[ $failures -eq 0 ] || { say "$failures problem(s) in $(wc -l < "$work/items") item(s)"; exit 1; }
-	say "$(wc -l < "$work/items") item(s): same as build/linux, no fuzz, checkpatch is silent"
+	say "$(wc -l < "$work/items") item(s): same as build/linux, no fuzz, checkpatch is silent, and so is shellcheck on ${#scripts[@]} scripts"
 }
 
 # fetch_release VERSION DIR: of that package, the files named in $work/files
