@@ -42,6 +42,7 @@ help:
 	@echo '                   say that they do not say of the untouched files?'
 	@echo '  soak             random load with random settings, round after round, for an hour'
 	@echo '                   (DURATION=SECONDS KERNELS="debug kasan" SEED= ROUNDS= QUICK=1)'
+	@echo '  demo             the first figures: fork() of 64 MiB and 1 GiB, a small Redis'
 	@echo '  bench            benchmarks, counted in instructions; JSON in build/bench'
 	@echo '  bench-full       all benchmarks and a report with plots, in build/report'
 	@echo '  bench-report     only the report, from what is measured'
@@ -98,6 +99,9 @@ static:
 soak:
 	@$(S)/soak.sh
 
+demo:
+	@$(S)/bench.sh demo
+
 bench:
 	@$(S)/bench.sh
 
@@ -120,6 +124,6 @@ clean:
 	@$(S)/clean.sh
 
 .PHONY: help tree refresh verify verify-releases kernel user selftests check \
-	mm-tests mutations static soak record-stock bench bench-full bench-report \
+	mm-tests mutations static soak record-stock demo bench bench-full bench-report \
 	shell deps deps-bench deps-static clean
 .NOTPARALLEL:

@@ -4,6 +4,7 @@
 # The benchmarks, on the perf kernel, counted in instructions, so the figures
 # do not depend on the machine or on what else it does.
 #
+#   bench.sh demo           the first figures, in minutes
 #   bench.sh [NAME...]      the quick ones; JSON and tables in build/bench
 #   bench.sh full [NAME...] all, and a report of them, in build/report
 #   bench.sh report         only write the report anew
@@ -13,17 +14,22 @@ set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
 
+demo=(fork redis)
 quick=(fork fault memory redis)
 full=(fork exec fault memory micro small redis-load prefork forkexec afl untouched)
 
 level=quick
 case ${1:-} in
-full|report)
+demo|full|report)
 	level=$1
 	shift
 	;;
 esac
 case $level in
+demo)
+	known=("${demo[@]}")
+	OUT=$BUILD/demo
+	;;
 quick)
 	known=("${quick[@]}")
 	OUT=$BUILD/bench
@@ -80,6 +86,7 @@ fi
 if [ $# -eq 0 ]; then
 	set -- "${known[@]}"
 	case $level in
+	demo) takes "3 minutes" perf ;;
 	quick) takes "11 minutes" perf ;;
 	full) takes "an hour" perf stock-perf ;;
 	esac
@@ -98,24 +105,25 @@ groups=(build guest redis)
 "$SCRIPTS/user.sh" bench
 mkdir -p "$OUT"
 for name; do
-	case $name in
-	fork) bench fork 12G 3600 ;;
-	exec) bench exec 8G 3600 ;;
-	redis)
+	case $level-$name in
+	demo-*) bench "$name" 4G 900 ;;
+	*-fork) bench fork 12G 3600 ;;
+	*-exec) bench exec 8G 3600 ;;
+	*-redis)
 		bench redis 6G 3600
 		digest redis
 		;;
-	redis-load)
+	*-redis-load)
 		bench redis-load 10G 7200
 		digest redis-load
 		;;
-	afl)
+	*-afl)
 		# (a compiler is dear where instructions are emulated)
 		"$TOP/tools/cowpte-bench/workloads/afl.sh" --build "$BUILD/user/sqlite-harness"
 		bench afl 6G 7200
 		;;
-	forkexec) bench forkexec 8G 3600 ;;
-	untouched)
+	*-forkexec) bench forkexec 8G 3600 ;;
+	*-untouched)
 		"$SCRIPTS/bench-compare.sh" -o "$OUT/untouched.json" | tee "$OUT/untouched.txt" ||
 			failed+=(untouched)
 		;;

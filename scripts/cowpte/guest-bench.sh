@@ -4,7 +4,7 @@
 # What is measured, in a guest where time is the count of instructions:
 #
 #   guest-bench.sh smoke RESULTS
-#   guest-bench.sh quick|full|untouched NAME RESULTS
+#   guest-bench.sh demo|quick|full|untouched NAME RESULTS
 #
 # Leaves JSON in the directory RESULTS.
 set -euo pipefail
@@ -77,7 +77,48 @@ workload()
 		--note "$(uname -r), 1 us is 1000 instructions" "$@"
 }
 
+# medians FILE: of cowpte-bench fork with one size: the first fork, and later ones
+medians()
+{
+	awk -F ': |,' '
+		/"size":/ { size = $2 }
+		/"fork": \{/ { fork = 1 }
+		fork && /"median":/ { if (size > 0) print $2; fork = 0 }' "$1"
+}
+
+# rows SIZE...: fork() with so much memory, a row for each mode as soon as it is there
+rows()
+{
+	local size m file first later off_first off_later
+
+	echo "fork(), in millions of instructions (about 1 ms each)"
+	printf '%-6s  %-7s  %10s  %6s  %10s  %6s\n' \
+		memory sharing 'first fork' off/on 'later ones' off/on
+	for size; do
+		off_first='' off_later=''
+		for m in off on; do
+			[ $m = off ] || [ $mode = both ] || continue
+			file=$results/fork-$size-$m.json
+			"$bin/cowpte-bench" fork --mode $m --unit instructions --size "$size" \
+				--reps 1 --json "$file" --note "$(uname -r)" > "$results/fork.log"
+			{ read -r first; read -r later; } < <(medians "$file")
+			awk -v size="$size" -v m=$m -v a="$first" -v b="$later" \
+				-v oa="$off_first" -v ob="$off_later" 'BEGIN {
+				printf "%-6s  %-7s  %10.3f  %6s  %10.3f  %6s\n", size, m,
+					a / 1e6, oa ? sprintf("%.0f", oa / a) : "",
+					b / 1e6, ob ? sprintf("%.0f", ob / b) : ""
+			}'
+			off_first=$first off_later=$later
+		done
+	done
+}
+
 case $what in
+'demo fork') rows 64M 1G ;;
+'demo redis')
+	workload redis redis-snapshot.sh --size 128M --value-size 4000 --compress no \
+		--verify none --reps 1 --complete 0 --writes 100
+	;;
 'smoke ') bench fork fork --size 64M --reps 2 ;;
 'quick fork') bench fork fork --size 64M,1G,4G --reps 3 ;;
 'quick fault') bench fault fault --size 256M --reps 3 ;;
@@ -121,7 +162,7 @@ case $what in
 	fi
 	;;
 *)
-	echo "usage: guest-bench.sh smoke|quick|full|untouched [NAME] RESULTS" >&2
+	echo "usage: guest-bench.sh smoke|demo|quick|full|untouched [NAME] RESULTS" >&2
 	exit 64
 	;;
 esac
