@@ -33,6 +33,7 @@ help:
 	@echo '  check            everything: verify, build, selftests, the quick ones of the'
 	@echo '                   kernel'"'"'s own mm tests in force mode, a smoke test of the'
 	@echo '                   perf kernel (FULL=1: all selftests in force mode, too)'
+	@echo '  test-scripts     are the scripts good to who comes here first?'
 	@echo '  mm-tests         all mm tests of the kernel, on an untouched kernel and in force'
 	@echo '                   mode, compared (TESTS="cow mremap_test": only these)'
 	@echo '  mutations        can the tests fail? break the kernel in many ways, one after the'
@@ -84,6 +85,9 @@ selftests:
 check:
 	@$(S)/check.sh
 
+test-scripts:
+	@$(S)/test-scripts.sh
+
 mm-tests:
 	@$(S)/mm-tests.sh $(TESTS)
 
@@ -123,7 +127,7 @@ deps-bench deps-static:
 clean:
 	@$(S)/clean.sh
 
-.PHONY: help tree refresh verify verify-releases kernel user selftests check \
+.PHONY: help tree refresh verify verify-releases kernel user selftests check test-scripts \
 	mm-tests mutations static soak record-stock demo bench bench-full bench-report \
 	shell deps deps-bench deps-static clean
 .NOTPARALLEL:

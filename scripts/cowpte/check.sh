@@ -167,6 +167,7 @@ all()
 	"$SCRIPTS/deps.sh" build verify guest test soak
 	step "tree" "$SCRIPTS/tree.sh" || [ -d "$KTREE" ] || return 0
 	step "verify" "$SCRIPTS/verify.sh" || true
+	summed "scripts" "$SCRIPTS/test-scripts.sh"
 	step "user programs" "$SCRIPTS/user.sh" bench || true
 
 	if step "debug kernel" "$SCRIPTS/kernel.sh" debug; then

@@ -12,5 +12,6 @@ cd "$BUILD"
 rm -rf perf debug stock-perf stock-debug linux-stock linux-stock.tmp linux-stock.stamp \
 	linux.tmp headers user selftests mm mm-tests check bench demo run \
 	mutant mutations kasan kcsan stock-kasan stock-kcsan soak static \
-	deps.log .sync.* .empty.git .kvm-verdicts
+	test-scripts deps.log \
+	.sync.* .empty.git .kvm-verdicts
 say "removed what was built; left: $(find . -mindepth 1 -maxdepth 1 ! -name '.*' -printf '%f ')"
