@@ -8,8 +8,13 @@
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -37,6 +42,8 @@ struct test_case {
 	bool before_fork;
 	long flags;			/* of the pin */
 	cow_fn leave;
+	const struct holder *holder;	/* of a plain reference */
+	cow_fn between;			/* of taking it and fork, in the parent */
 };
 
 /* A way to pin a page of a process, and to look through the pin */
@@ -352,44 +359,29 @@ TEST_F_TIMEOUT(pin, io_uring, 120)
 }
 
 /*
- * vmsplice() takes no pin but a plain reference.  A process that put a page in
- * a pipe and then left must not get to see what the others write later.
+ * vmsplice() takes no pin but a plain reference, and so does a socket that sends
+ * without copying.  A process that put a page there and then left must not get
+ * to see what the others write later; nor may one that only inherited the pipe.
  */
+struct holder {
+	const char *(*open)(void);	/* NULL, or why there is none */
+	cow_fn take;			/* page */
+	__u64 (*look)(void);		/* and let it go */
+	void (*close)(void);
+};
 
 static int splice_pipe[2];
+
+static const char *open_pipe(void)
+{
+	return pipe(splice_pipe) ? "no pipe" : NULL;
+}
 
 static long call_vmsplice(const long *arg)
 {
 	struct iovec iov = { world->page[arg[0]], PAGE };
 
 	return vmsplice(splice_pipe[1], &iov, 1, 0) == PAGE ? 0 : -1;
-}
-
-static long leave_munmap(const long *arg)
-{
-	return munmap((void *)((uintptr_t)world->page[0] & -TABLE), TABLE);
-}
-
-static long leave_dontneed(const long *arg)
-{
-	return madvise((void *)((uintptr_t)world->page[0] & -TABLE), TABLE,
-		       MADV_DONTNEED);
-}
-
-static long leave_page(const long *arg)
-{
-	return madvise(world->page[arg[0]], PAGE, MADV_DONTNEED);
-}
-
-static long leave_not(const long *arg)
-{
-	return 0;
-}
-
-static long call_adopt(const long *arg)
-{
-	cow_adopt();
-	return 0;
 }
 
 static __u64 read_pipe(void)
@@ -401,22 +393,206 @@ static __u64 read_pipe(void)
 	return cow_peek(buf);
 }
 
+static void close_pipe(void)
+{
+	close(splice_pipe[0]);
+	close(splice_pipe[1]);
+}
+
+static const struct holder pipe_holder = {
+	.open = open_pipe,
+	.take = call_vmsplice,
+	.look = read_pipe,
+	.close = close_pipe,
+};
+
+/*
+ * The loopback device copies what it delivers, but a datagram that is not
+ * complete yet waits in its socket.  The protocol copies that as well, unless
+ * it may have to be cut into segments.
+ */
+#define SEGMENT		(2 * PAGE)
+
+static int send_sock = -1, receive_sock = -1;
+
+static int loopback_up(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+
+	return ioctl(send_sock, SIOCSIFFLAGS, &ifr);
+}
+
+static const char *open_socket(void)
+{
+	struct sockaddr_in addr = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t len = sizeof(addr);
+	int one = 1, segment = SEGMENT;
+
+	send_sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	receive_sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (send_sock < 0 || receive_sock < 0)
+		return "no UDP";
+	if (loopback_up() ||
+	    bind(receive_sock, (struct sockaddr *)&addr, len) ||
+	    getsockname(receive_sock, (struct sockaddr *)&addr, &len) ||
+	    connect(send_sock, (struct sockaddr *)&addr, len))
+		return "no loopback device";
+	if (setsockopt(send_sock, SOL_SOCKET, SO_ZEROCOPY, &one, sizeof(one)) ||
+	    setsockopt(send_sock, IPPROTO_UDP, UDP_SEGMENT, &segment,
+		       sizeof(segment)))
+		return "no SO_ZEROCOPY or UDP_SEGMENT";
+	return NULL;
+}
+
+static long call_send(const long *arg)
+{
+	return send(send_sock, world->page[arg[0]], PAGE,
+		    MSG_ZEROCOPY | MSG_MORE) == PAGE ? 0 : -1;
+}
+
+static __u64 read_socket(void)
+{
+	char buf[PAGE + 1];
+
+	/* The last byte lets it go */
+	if (send(send_sock, "", 1, 0) != 1 ||
+	    recv(receive_sock, buf, sizeof(buf), 0) != sizeof(buf))
+		cow_fail("the datagram did not arrive: %s", strerror(errno));
+	return cow_peek(buf);
+}
+
+static void close_socket(void)
+{
+	close(send_sock);
+	close(receive_sock);
+}
+
+static const struct holder socket_holder = {
+	.open = open_socket,
+	.take = call_send,
+	.look = read_socket,
+	.close = close_socket,
+};
+
+/* The ways to leave the page's table */
+
+static char *table_of(long page)
+{
+	return (char *)((uintptr_t)world->page[page] & -TABLE);
+}
+
+static long leave_munmap(const long *arg)
+{
+	return munmap(table_of(arg[0]), TABLE);
+}
+
+static long leave_dontneed(const long *arg)
+{
+	return madvise(table_of(arg[0]), TABLE, MADV_DONTNEED);
+}
+
+static long leave_page(const long *arg)
+{
+	return madvise(world->page[arg[0]], PAGE, MADV_DONTNEED);
+}
+
+/* By a copy of the table, without another reason to copy this page */
+static long leave_break(const long *arg)
+{
+	long i;
+
+	for (i = world->nr_pages - 1; i >= 0; i--)
+		if (i != arg[0] && !world->readonly[i] &&
+		    table_of(i) == table_of(arg[0]))
+			return cow_try_write(world->page[i], i);
+	errno = ENOENT;
+	return -1;
+}
+
+static long leave_not(const long *arg)
+{
+	return 0;
+}
+
+/* Only for its address: the test process has to carry it out */
+static long leave_exec(const long *arg)
+{
+	return -1;
+}
+
+static long call_adopt(const long *arg)
+{
+	cow_adopt();
+	return 0;
+}
+
+static void leave(const struct test_case *tc, unsigned int proc,
+		  unsigned int page)
+{
+	if (!tc->leave) {
+		cow_exit(proc);
+	} else if (tc->leave == leave_exec) {
+		cow_exec_start(proc);
+		cow_exit_wait(proc);
+	} else {
+		must(proc, tc->leave, page, 0, "leaving the page");
+		cow_call(proc, call_adopt, 0);
+	}
+}
+
+/* What happens to the page's table between the reference and fork */
+
+/* A huge page that a VMA boundary cuts for a moment */
+static long split_huge(const long *arg)
+{
+	char *mem = table_of(arg[0]);
+
+	return mprotect(mem + PAGE, PAGE, PROT_READ) ||
+	       mprotect(mem + PAGE, PAGE, PROT_READ | PROT_WRITE);
+}
+
+static long move_to(long page, char *to, size_t len)
+{
+	char *from = table_of(page);
+	unsigned int i;
+
+	if (mremap(from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		return -1;
+	for (i = 0; i < world->nr_pages; i++)
+		if (world->page[i] >= from && world->page[i] < from + len)
+			world->page[i] += to - from;
+	return 0;
+}
+
+/* Entry by entry, as they get to another place in a table */
+static long move_entries(const long *arg)
+{
+	return move_to(arg[0], arena + 4 * TABLE + 3 * PAGE, 64 * PAGE);
+}
+
+/* Whole, to another entry of the upper table */
+static long move_table(const long *arg)
+{
+	return move_to(arg[0], arena + 4 * TABLE, TABLE);
+}
+
 static void splice_page(const struct test_case *tc, unsigned int page)
 {
+	const struct holder *holder = tc->holder;
 	unsigned int actor, other, i;
 	__u64 old = world->model[0][page], seen;
 
 	if (tc->before_fork)
-		must(0, call_vmsplice, page, 0, "vmsplice");
+		must(0, holder->take, page, 0, "taking a reference");
+	if (tc->between)
+		must(0, tc->between, page, 0, "what happens before fork");
 	fork_actor(tc, &actor, &other);
 	if (!tc->before_fork)
-		must(actor, call_vmsplice, page, 0, "vmsplice");
-	if (tc->leave) {
-		must(actor, tc->leave, page, 0, "leaving the page");
-		cow_call(actor, call_adopt, 0);
-	} else {
-		cow_exit(actor);
-	}
+		must(actor, holder->take, page, 0, "taking a reference");
+	leave(tc, actor, page);
 	cow_check_all("after vmsplice");
 
 	/* First another page of the table, then the one in the pipe */
@@ -429,7 +605,7 @@ static void splice_page(const struct test_case *tc, unsigned int page)
 	cow_poke(other, page);
 	cow_poke(other, page);
 	cow_check_all("after the other's write");
-	seen = read_pipe();
+	seen = holder->look();
 	if (seen != old)
 		cow_fail("the pipe shows %#llx, written later, not %#llx",
 			 seen, old);
@@ -440,21 +616,18 @@ static void splice_page(const struct test_case *tc, unsigned int page)
 static const char *run_splice(enum cow_mode mode, const void *arg)
 {
 	const struct test_case *tc = arg;
+	const char *why = tc->holder->open();
 	unsigned int page;
-	const char *why;
 
-	if (pipe(splice_pipe))
-		cow_fail("pipe: %s", strerror(errno));
-	for (page = 0; page < 2; page++) {
+	for (page = 0; page < 2 && !why; page++) {
 		why = cow_mem_start(mode, tc->mem);
 		if (why)
-			return why;
+			break;
 		splice_page(tc, page);
 		cow_world_stop();
 	}
-	close(splice_pipe[0]);
-	close(splice_pipe[1]);
-	return NULL;
+	tc->holder->close();
+	return why;
 }
 
 FIXTURE(vmsplice) {
@@ -514,6 +687,7 @@ static void run_leave(struct __test_metadata *_metadata, struct test_case tc,
 		      cow_fn leave)
 {
 	tc.leave = leave;
+	tc.holder = &pipe_holder;
 	COW_REPORT(cow_run_once(run_splice, &tc));
 }
 
@@ -540,6 +714,129 @@ TEST_F_TIMEOUT(vmsplice, dontneed_page, 120)
 TEST_F_TIMEOUT(vmsplice, stay, 120)
 {
 	run_leave(_metadata, variant->tc, leave_not);
+}
+
+TEST_F_TIMEOUT(vmsplice, break, 120)
+{
+	run_leave(_metadata, variant->tc, leave_break);
+}
+
+TEST_F_TIMEOUT(vmsplice, exec, 120)
+{
+	run_leave(_metadata, variant->tc, leave_exec);
+}
+
+/*
+ * The same for references that the parent took before fork: with the child that
+ * has the pipe gone, or gone from the table, it must not write the page that is
+ * in there.  Whatever happened to the page's table in between.
+ */
+FIXTURE(reference_before_fork) {
+};
+
+FIXTURE_VARIANT(reference_before_fork) {
+	struct test_case tc;
+};
+
+FIXTURE_SETUP(reference_before_fork) {}
+FIXTURE_TEARDOWN(reference_before_fork) {}
+
+/* The members of a variant */
+#define HELD(m, who, how, what)						\
+	.tc = {								\
+		.mem = &cow_mem[MEM_##m],				\
+		.actor = who,						\
+		.before_fork = true,					\
+		.holder = &how##_holder,				\
+		.between = what,					\
+	}
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe) {
+	HELD(anon, CHILD, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_threaded) {
+	HELD(anon, THREADED, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_memfd) {
+	HELD(memfd, CHILD, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_swapped) {
+	HELD(swapped, CHILD, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_mthp) {
+	HELD(mthp, CHILD, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_ksm) {
+	HELD(ksm, CHILD, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_thp_split_first) {
+	HELD(thp_split, CHILD, pipe, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_thp_split_after) {
+	HELD(thp, CHILD, pipe, split_huge)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_entries_moved) {
+	HELD(anon, CHILD, pipe, move_entries)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_table_moved) {
+	HELD(anon, CHILD, pipe, move_table)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, pipe_forked_before) {
+	HELD(anon, CHILD, pipe, cow_fork_and_reap)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, socket) {
+	HELD(anon, CHILD, socket, NULL)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, socket_thp_split_after) {
+	HELD(thp, CHILD, socket, split_huge)
+};
+
+FIXTURE_VARIANT_ADD(reference_before_fork, socket_entries_moved) {
+	HELD(anon, CHILD, socket, move_entries)
+};
+
+static void run_before(struct __test_metadata *_metadata, struct test_case tc,
+		       cow_fn leave)
+{
+	tc.leave = leave;
+	COW_REPORT(cow_run_once(run_splice, &tc));
+}
+
+TEST_F_TIMEOUT(reference_before_fork, exit, 120)
+{
+	run_before(_metadata, variant->tc, NULL);
+}
+
+TEST_F_TIMEOUT(reference_before_fork, exec, 120)
+{
+	run_before(_metadata, variant->tc, leave_exec);
+}
+
+TEST_F_TIMEOUT(reference_before_fork, munmap, 120)
+{
+	run_before(_metadata, variant->tc, leave_munmap);
+}
+
+TEST_F_TIMEOUT(reference_before_fork, dontneed, 120)
+{
+	run_before(_metadata, variant->tc, leave_dontneed);
+}
+
+TEST_F_TIMEOUT(reference_before_fork, break, 120)
+{
+	run_before(_metadata, variant->tc, leave_break);
 }
 
 /* A block device transfers directly from and to the pages */
