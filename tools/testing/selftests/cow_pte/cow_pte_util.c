@@ -29,6 +29,13 @@
 #define CALL_TIMEOUT_MS	(600 * 1000)
 
 #define DEBUGFS		"/sys/kernel/debug/"
+#define OVERCOMMIT	"/proc/sys/vm/overcommit_memory"
+
+/* Less than this and a few processes more would make the difference */
+#define COMMIT_ROOM_KB	(64L << 10)
+
+/* No mapping with anything in it is that large */
+#define RESERVED	(4UL << 30)
 
 /* Far below the rest, so that the kernel puts nothing in holes of the arena */
 #define ARENA_HINT	((void *)(1UL << 44))
@@ -60,6 +67,8 @@ static struct {
 	{ "/sys/kernel/mm/ksm/run" },
 	{ "/sys/kernel/mm/ksm/pages_to_scan" },
 	{ "/sys/kernel/mm/ksm/sleep_millisecs" },
+	{ "/sys/kernel/mm/ksm/smart_scan" },
+	{ "/sys/kernel/mm/ksm/use_zero_pages" },
 	{ "/sys/kernel/mm/transparent_hugepage/enabled" },
 	{ "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan" },
 	{ "/sys/kernel/mm/transparent_hugepage/khugepaged/alloc_sleep_millisecs" },
@@ -79,6 +88,7 @@ static struct {
 	{ "/sys/kernel/debug/fail_page_alloc/min-order" },
 	{ "/sys/kernel/debug/fail_page_alloc/verbose" },
 	{ "/proc/sys/kernel/core_pattern" },
+	{ OVERCOMMIT },
 };
 
 struct call {
@@ -892,6 +902,61 @@ long cow_fork_and_reap(const long *arg)
 	return 0;
 }
 
+/**
+ * cow_commit_start() - count what memory is promised, and keep to it
+ *
+ * Until cow_commit_stop() a process with much memory cannot fork.  Returns
+ * NULL, or why that cannot be had.
+ */
+const char *cow_commit_start(void)
+{
+	if (cow_write_file(OVERCOMMIT, "2"))
+		return "cannot write " OVERCOMMIT;
+	if (cow_read_field("/proc/meminfo", "CommitLimit") -
+	    cow_read_field("/proc/meminfo", "Committed_AS") < COMMIT_ROOM_KB) {
+		cow_commit_stop();
+		return "too much memory is committed";
+	}
+	return NULL;
+}
+
+/* Memory may be promised as it was before */
+void cow_commit_stop(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_LEN(saved_file); i++)
+		if (!strcmp(saved_file[i].path, OVERCOMMIT))
+			cow_write_file(OVERCOMMIT, saved_file[i].val);
+}
+
+/**
+ * cow_fork_in_vain() - fork with more memory than there may be twice
+ * @arg: the address of that memory: fork fails when it gets there
+ *
+ * To be called in a process, after cow_commit_start().  Returns -1 with errno
+ * set by fork(), or 0 if it succeeded, or -2 if the memory cannot be had.
+ */
+long cow_fork_in_vain(const long *arg)
+{
+	long room = cow_read_field("/proc/meminfo", "CommitLimit") -
+		    cow_read_field("/proc/meminfo", "Committed_AS");
+	size_t len = (room / 4 * 3 * 1024) & -TABLE;
+	long ret;
+	char *mem;
+	int err;
+
+	mem = mmap((void *)arg[0], len, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (mem == MAP_FAILED)
+		return -2;
+	ret = cow_fork_and_reap(arg);
+	err = errno;
+	munmap(mem, len);
+	errno = err;
+	return ret;
+}
+
 static void __noreturn serve(unsigned int self)
 {
 	struct reply reply;
@@ -1409,6 +1474,123 @@ void cow_check_rss(unsigned int proc)
 	if (rss != mapped)
 		cow_fail("process %u: VmRSS is %ld kB, its tables hold %ld",
 			 proc, rss, mapped);
+}
+
+/* What the tables of a process hold, going by its pagemap; in pages */
+struct tally {
+	long anon, file, swapped;
+};
+
+/* The page of all that is read and was not written yet is in no counter */
+static __u64 zero_pfn(void)
+{
+	static __u64 pfn;
+	char *mem;
+
+	if (pfn)
+		return pfn;
+	mem = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED || cow_peek(mem))
+		cow_fail("no zero page");
+	pfn = cow_pagemap(getpid(), mem) & PM_PFN_MASK;
+	munmap(mem, PAGE);
+	return pfn;
+}
+
+static void tally_range(int fd, unsigned long start, unsigned long end,
+			struct tally *tally)
+{
+	__u64 pm[TABLE_PAGES];
+	unsigned long nr, i;
+
+	for (; start < end; start += nr * PAGE) {
+		nr = (end - start) / PAGE;
+		if (nr > TABLE_PAGES)
+			nr = TABLE_PAGES;
+		if (pread(fd, pm, nr * sizeof(*pm), start / PAGE * sizeof(*pm)) !=
+		    (ssize_t)(nr * sizeof(*pm)))
+			cow_fail("pagemap at %#lx: %s", start, strerror(errno));
+		for (i = 0; i < nr; i++) {
+			if (pm[i] & PM_SWAP)
+				tally->swapped++;
+			else if (!(pm[i] & PM_PRESENT))
+				continue;
+			else if (pm[i] & PM_FILE)
+				tally->file++;
+			else if ((pm[i] & PM_PFN_MASK) != zero_pfn())
+				tally->anon++;
+		}
+	}
+}
+
+static struct tally tally_process(pid_t pid)
+{
+	struct tally tally = {};
+	unsigned long start, end;
+	char line[256], perms[5];
+	FILE *pm, *f;
+
+	pm = cow_open_proc(pid, "pagemap");
+	f = cow_open_proc(pid, "maps");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx %4s", &start, &end, perms) != 3)
+			continue;
+		/* The kernel's own data have no pages that are counted */
+		if (strstr(line, "[vvar") || strstr(line, "[vsyscall]"))
+			continue;
+		/* Address space that a test has taken, and nothing in it */
+		if (!strcmp(perms, "---p") && end - start > RESERVED)
+			continue;
+		tally_range(fileno(pm), start, end, &tally);
+	}
+	fclose(f);
+	fclose(pm);
+	return tally;
+}
+
+/**
+ * cow_check_counters() - fail the test unless a process's counters are right
+ *
+ * They have to be what the entries in its tables amount to.  A page that is
+ * being moved looks as if it was swapped out, but not for long.
+ */
+void cow_check_counters(unsigned int proc, const char *when)
+{
+	pid_t pid = world->pid[proc];
+	long anon, file, swap, size, resident;
+	struct tally tally;
+	char path[64], line[128];
+	int i;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	for (i = 0; i < 5; i++) {
+		if (i)
+			usleep(20000);
+		tally = tally_process(pid);
+		anon = cow_status(pid, "RssAnon") / 4;
+		file = (cow_status(pid, "RssFile") +
+			cow_status(pid, "RssShmem")) / 4;
+		swap = cow_status(pid, "VmSwap") / 4;
+		if (cow_read_file(path, line, sizeof(line)) <= 0 ||
+		    sscanf(line, "%ld %ld", &size, &resident) != 2)
+			cow_fail("%s: %s", path, strerror(errno));
+		if (anon == tally.anon && file == tally.file &&
+		    swap == tally.swapped && resident == anon + file)
+			return;
+	}
+	ksft_print_msg("its tables have %ld anonymous pages, %ld of files, %ld in swap\n",
+		       tally.anon, tally.file, tally.swapped);
+	cow_fail("%s: process %u counts %ld anonymous pages, %ld of files, %ld in swap",
+		 when, proc, anon, file, swap);
+}
+
+void cow_check_all_counters(const char *when)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_procs; i++)
+		if (cow_proc[i].alive)
+			cow_check_counters(i, when);
 }
 
 /* Of cow_cgroup_enter() */

@@ -180,6 +180,8 @@ const char *cow_mem_start(enum cow_mode mode, const struct cow_mem *mem);
 const char *cow_mem_start_big(enum cow_mode mode, const struct cow_mem *mem,
 			      unsigned int max_procs);
 void cow_check_rss(unsigned int proc);
+void cow_check_counters(unsigned int proc, const char *when);
+void cow_check_all_counters(const char *when);
 void cow_must_share(enum cow_mode mode, const struct cow_mem *mem);
 
 #define cow_call(proc, fn, ...) \
@@ -224,6 +226,10 @@ const char *cow_faults_start(enum cow_faults which);
 void cow_with_failure(unsigned int nth, cow_fn fn, const long *arg,
 		      struct cow_outcome *outcome);
 long cow_fork_and_reap(const long *arg);
+
+const char *cow_commit_start(void);
+void cow_commit_stop(void);
+long cow_fork_in_vain(const long *arg);
 
 /* Does anything stay behind?  For the test process */
 struct cow_usage {

@@ -380,22 +380,38 @@ FIXTURE_VARIANT(afterwards) {
 FIXTURE_SETUP(afterwards) {}
 FIXTURE_TEARDOWN(afterwards) {}
 
-#define EVENT(name)							\
-	FIXTURE_VARIANT_ADD(afterwards, name) { .event = EVENT_##name }
+FIXTURE_VARIANT_ADD(afterwards, none) { .event = EVENT_none };
+FIXTURE_VARIANT_ADD(afterwards, clear) { .event = EVENT_clear };
+FIXTURE_VARIANT_ADD(afterwards, write) { .event = EVENT_write };
+FIXTURE_VARIANT_ADD(afterwards, other_writes) { .event = EVENT_other_writes };
 
-EVENT(none);
-EVENT(clear);
-EVENT(write);
-EVENT(other_writes);
-EVENT(other_writes_first);
-EVENT(both_write);
-EVENT(other_unmaps);
-EVENT(other_unmaps_then_write);
-EVENT(other_exits);
-EVENT(other_exits_then_write);
-EVENT(other_exits_then_fork);
-EVENT(other_execs);
-EVENT(other_execs_then_write);
+FIXTURE_VARIANT_ADD(afterwards, other_writes_first) {
+	.event = EVENT_other_writes_first
+};
+
+FIXTURE_VARIANT_ADD(afterwards, both_write) { .event = EVENT_both_write };
+FIXTURE_VARIANT_ADD(afterwards, other_unmaps) { .event = EVENT_other_unmaps };
+
+FIXTURE_VARIANT_ADD(afterwards, other_unmaps_then_write) {
+	.event = EVENT_other_unmaps_then_write
+};
+
+FIXTURE_VARIANT_ADD(afterwards, other_exits) { .event = EVENT_other_exits };
+
+FIXTURE_VARIANT_ADD(afterwards, other_exits_then_write) {
+	.event = EVENT_other_exits_then_write
+};
+
+FIXTURE_VARIANT_ADD(afterwards, other_exits_then_fork) {
+	.event = EVENT_other_exits_then_fork
+};
+
+FIXTURE_VARIANT_ADD(afterwards, other_execs) { .event = EVENT_other_execs };
+
+FIXTURE_VARIANT_ADD(afterwards, other_execs_then_write) {
+	.event = EVENT_other_execs_then_write
+};
+
 
 static void run_look(struct __test_metadata *_metadata, enum event event,
 		     enum generation generation, bool child_looks)
