@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <linux/futex.h>
+#include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -527,6 +528,60 @@ static void others_word(void)
 	cow_log("word", 0, *futex_word());
 }
 
+/*
+ * A sample of an access to memory may say where that is, for which the kernel
+ * looks the page up without taking a fault.
+ */
+
+struct perf_sample {
+	struct perf_event_header header;
+	__u64 addr, phys;
+};
+
+static void op_perf_phys(void)
+{
+	char *addr = world->page[3] + COW_SLOT_BYTES;
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_BREAKPOINT,
+		.size = sizeof(attr),
+		.bp_type = HW_BREAKPOINT_RW,
+		.bp_addr = (uintptr_t)addr,
+		.bp_len = HW_BREAKPOINT_LEN_8,
+		.sample_period = 1,
+		.sample_type = PERF_SAMPLE_ADDR | PERF_SAMPLE_PHYS_ADDR,
+		.exclude_kernel = 1,
+	};
+	struct perf_event_mmap_page *ring;
+	struct perf_sample *sample;
+	__u64 before, pfn;
+	int fd;
+
+	fd = syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+	if (fd < 0) {
+		cow_skip("no breakpoint: %s", strerror(errno));
+		return;
+	}
+	ring = mmap(NULL, 2 * PAGE, RW, MAP_SHARED, fd, 0);
+	if (ring == MAP_FAILED) {
+		cow_skip("perf: %s", strerror(errno));
+		return;
+	}
+	sample = (void *)ring + PAGE;
+	before = cow_pagemap(getpid(), addr) & PM_PFN_MASK;
+	cow_peek(world->page[3]);
+	pfn = cow_pagemap(getpid(), addr) & PM_PFN_MASK;
+	cow_log("page has moved", 0, pfn != before);
+	if (!ring->data_head || sample->header.type != PERF_RECORD_SAMPLE) {
+		cow_skip("the processor does not stop at breakpoints");
+	} else {
+		cow_log("sample of the page", 0, sample->addr == (uintptr_t)addr);
+		cow_log("at its place", 0, sample->phys / PAGE == pfn);
+		cow_log("or nowhere", 0, !sample->phys);
+	}
+	munmap(ring, 2 * PAGE);
+	close(fd);
+}
+
 /* Memory that even the kernel does not see, in the same range */
 
 static int prepare_secret(void)
@@ -722,6 +777,8 @@ FIXTURE_VARIANT_ADD(access, uprobe_event) {
 	.op.others = call_text,
 	.op.finish = finish_uprobe_event,
 };
+
+FIXTURE_VARIANT_ADD(access, perf_phys) { RUN(perf_phys) };
 
 FIXTURE_VARIANT_ADD(access, futex) {
 	RUN(futex),
