@@ -412,7 +412,6 @@ FIXTURE_VARIANT_ADD(afterwards, other_execs_then_write) {
 	.event = EVENT_other_execs_then_write
 };
 
-
 static void run_look(struct __test_metadata *_metadata, enum event event,
 		     enum generation generation, bool child_looks)
 {
