@@ -851,6 +851,104 @@ TEST_F_TIMEOUT(chain, of_generations, 300)
 	COW_REPORT(cow_run_warm(run_chain, &variant->mem));
 }
 
+/*
+ * A process that is alone with its tables: its last child has gone, and it has
+ * not written since.  Each table has two VMAs, so that none goes as a whole.
+ * All of its memory can be had while it is half dead.
+ */
+
+#define LONELY_TABLES	4
+
+static int prepare_lonely(void)
+{
+	unsigned int i;
+	char *p;
+
+	if (mmap(arena, LONELY_TABLES * TABLE, RW, MAP_PRIVATE | MAP_ANONYMOUS |
+		 MAP_FIXED, -1, 0) != arena)
+		return -1;
+	madvise(arena, LONELY_TABLES * TABLE, MADV_NOHUGEPAGE);
+	memset(arena, 1, LONELY_TABLES * TABLE);
+	for (i = 0; i < LONELY_TABLES; i++) {
+		p = arena + i * TABLE;
+		cow_track_range(p, TABLE, 64);
+		if (mprotect(p + TABLE / 2 + PAGE, PAGE, PROT_READ))
+			return -1;
+	}
+	return 0;
+}
+
+static const struct cow_mem lonely = {
+	.name = "lonely", .prepare = prepare_lonely, .tables = LONELY_TABLES,
+};
+
+static void release(unsigned int proc)
+{
+	kill(world->pid[proc], SIGKILL);
+	await_exit_stop(proc);
+	if (syscall(SYS_process_mrelease, cow_proc[proc].pidfd, 0))
+		cow_fail("process_mrelease: %s", strerror(errno));
+}
+
+/* Its memory, beyond that of which it dies, is there before the limit is */
+static void run_out(unsigned int proc)
+{
+	must(proc, enter_limited, 0);
+	if (world->skip[0])
+		return;
+	cow_send(proc, end_allocate, 0);
+	await_exit_stop(proc);
+}
+
+static const char *run_lonely(enum cow_mode mode, const void *arg)
+{
+	const long pages = LONELY_TABLES * TABLE / PAGE;
+	void (*end)(unsigned int proc) = arg;
+	long before, after, i;
+
+	cow_mem_start(mode, &lonely);
+	cow_fork(0, COW_FORK);
+	cow_must_share(mode, &lonely);
+	cow_exit(1);
+	before = resident(0);
+	trace_exit(0);
+	end(0);
+	if (world->skip[0]) {
+		ptrace(PTRACE_DETACH, world->pid[0], NULL, NULL);
+		cow_world_stop();
+		return world->skip;
+	}
+	cow_proc[0].alive = false;
+	/* The OOM reaper comes after a while */
+	for (i = 0; i < 150; i++) {
+		after = resident(0);
+		if (after + pages <= before || end == release)
+			break;
+		usleep(100000);
+	}
+	if (after + pages > before)
+		cow_fail("%ld pages before, %ld after", before, after);
+	let_exit(0);
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(lonely) {
+};
+
+FIXTURE_SETUP(lonely) {}
+FIXTURE_TEARDOWN(lonely) {}
+
+TEST_F_TIMEOUT(lonely, mrelease, 300)
+{
+	COW_REPORT(cow_run(run_lonely, release));
+}
+
+TEST_F_TIMEOUT(lonely, oom_reaped, 300)
+{
+	COW_REPORT(cow_run(run_lonely, run_out));
+}
+
 int main(int argc, char **argv)
 {
 	cow_main_start();
