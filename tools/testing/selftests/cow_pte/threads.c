@@ -9,6 +9,7 @@
  * COW_PTE_FORKS sets the number of forks, COW_PTE_SEED the random seed.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -433,6 +434,7 @@ TEST_F_TIMEOUT(race, contents, 600)
 #define FEW_PAGES	16
 #define NEW_PAGES	2048
 #define STALE_ROUNDS	4
+#define MANY_OTHERS	66
 
 /* Shared by all processes */
 struct watch {
@@ -444,6 +446,7 @@ struct watch {
 struct stale {
 	bool file;
 	unsigned int actor;
+	unsigned int others;	/* more who share it, and do nothing */
 	long (*act)(void);
 	__u64 want;		/* afterwards, */
 	bool same;		/* unless it is the same as before */
@@ -533,6 +536,12 @@ static long act_truncate(void)
 	return ftruncate(stale_fd, 0);
 }
 
+static long act_punch(void)
+{
+	return fallocate(stale_fd, FALLOC_FL_PUNCH_HOLE |
+			 FALLOC_FL_KEEP_SIZE, 0, FEW_PAGES * PAGE);
+}
+
 static long move_to(int node)
 {
 	int nodes[FEW_PAGES], status[FEW_PAGES];
@@ -583,7 +592,7 @@ static const char *start_watch(enum cow_mode mode, const struct stale *s)
 	memset(watched, 0, sizeof(*watched));
 	/* All that start from here, but for the thread */
 	cow_use_cpu(0);
-	cow_world_start(mode);
+	cow_world_start_big(mode, COW_USUAL_PROCS + s->others);
 	if (cow_call(0, call_fill, (long)s))
 		cow_fail("no memory: %s", strerror(errno));
 	return NULL;
@@ -600,6 +609,8 @@ static const char *run_stale(enum cow_mode mode, const void *arg)
 	if (why)
 		return why;
 	cow_fork(0, COW_FORK);
+	for (i = 0; i < s->others; i++)
+		cow_fork(i % 4, COW_FORK);
 	cow_must_share(mode, &(struct cow_mem){ .tables = 1 });
 	if (cow_call(1, call_thread, (long)watch_main))
 		cow_fail("pthread_create: %s", strerror(errno));
@@ -643,6 +654,26 @@ FIXTURE_VARIANT_ADD(stale, munmap) {
 
 FIXTURE_VARIANT_ADD(stale, truncate) {
 	.stale = { .file = true, .act = act_truncate, .want = COW_BUS }
+};
+
+FIXTURE_VARIANT_ADD(stale, punch) {
+	.stale = { .file = true, .act = act_punch }
+};
+
+/* More sharers than are told one by one */
+FIXTURE_VARIANT_ADD(stale, truncate_among_many) {
+	.stale = {
+		.file = true, .act = act_truncate, .want = COW_BUS,
+		.others = MANY_OTHERS,
+	}
+};
+
+FIXTURE_VARIANT_ADD(stale, punch_among_many) {
+	.stale = { .file = true, .act = act_punch, .others = MANY_OTHERS }
+};
+
+FIXTURE_VARIANT_ADD(stale, migrate_among_many) {
+	.stale = { .act = act_migrate, .same = true, .others = MANY_OTHERS }
 };
 
 FIXTURE_VARIANT_ADD(stale, migrate) {
