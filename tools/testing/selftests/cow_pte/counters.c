@@ -556,6 +556,206 @@ TEST_F_TIMEOUT(report, same, 120)
 }
 
 /*
+ * Families whose members have left some tables and share others: everybody's
+ * part in each page is what it is after ordinary forks.  The kernel looks at all
+ * of up to 64; if nobody can stay out two of these are those of the test program.
+ */
+
+#define LARGE_FAMILY	62
+
+enum stand {
+	STAND_ALL_BREAK,
+	STAND_HALF_BREAK,
+	STAND_HALF_BREAK_ONE_TABLE,
+	STAND_THIRD_EXITS,
+	STAND_BREAK_THEN_FORK,
+};
+
+struct stand_case {
+	const struct cow_mem *mem;
+	unsigned int procs;
+	enum stand stand;
+};
+
+/* A page of each table, which copies them, or of the first or last one only */
+static long call_break(const long *arg)
+{
+	unsigned int i, last = world->nr_pages - 1;
+	char *table = NULL, *next;
+
+	for (i = arg[0] ? last : 0; i <= last; i++) {
+		next = (char *)((uintptr_t)world->page[i] & -TABLE);
+		if (next == table || world->readonly[i])
+			continue;
+		table = next;
+		if (cow_try_write(world->page[i], i))
+			return -1;
+	}
+	return 0;
+}
+
+/* All but the first that there are, or every so many of them */
+static void each(unsigned int from, unsigned int step, cow_fn fn, long arg)
+{
+	unsigned int i, procs = world->nr_procs;
+
+	for (i = from; i < procs; i += step)
+		if (cow_proc[i].alive)
+			do_call(i, fn, arg, 0);
+}
+
+/* A family in which every second process is a child of the second one */
+static void fork_two_branches(unsigned int procs)
+{
+	while (world->nr_procs < procs)
+		cow_fork(world->nr_procs & 1, COW_FORK);
+}
+
+static void take_stand(enum stand stand, unsigned int procs)
+{
+	unsigned int i;
+
+	/* What the second one does before its children come */
+	if (stand >= STAND_BREAK_THEN_FORK)
+		cow_fork(0, COW_FORK);
+	if (stand == STAND_BREAK_THEN_FORK)
+		do_call(1, call_break, 0, 0);
+	if (stand >= STAND_BREAK_THEN_FORK) {
+		fork_two_branches(procs);
+		return;
+	}
+
+	for (i = 1; i < procs; i++)
+		cow_fork((i - 1) / 3, COW_FORK);
+	switch (stand) {
+	case STAND_ALL_BREAK:
+		each(1, 1, call_break, 0);
+		break;
+	case STAND_HALF_BREAK_ONE_TABLE:
+		each(1, 2, call_break, 1);
+		break;
+	default:
+		each(1, 2, call_break, 0);
+	}
+	for (i = 2; i < procs && stand == STAND_THIRD_EXITS; i += 3)
+		cow_exit(i);
+}
+
+static void measure_arena(unsigned int proc)
+{
+	unsigned long start, end;
+	bool inside = false;
+	char line[256];
+	size_t i, len;
+	FILE *f;
+
+	f = cow_open_proc(world->pid[proc], "smaps");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+			inside = (char *)start >= arena &&
+				 (char *)start < arena + ARENA_TABLES * TABLE;
+			continue;
+		}
+		for (i = 0; i < ARRAY_LEN(smaps_field) && inside; i++) {
+			len = strlen(smaps_field[i]);
+			if (!strncmp(line, smaps_field[i], len) &&
+			    line[len] == ':')
+				cow_log(smaps_field[i], start,
+					strtol(line + len + 1, NULL, 10));
+		}
+	}
+	fclose(f);
+	measure_numa_maps(proc);
+}
+
+static void measure_some(void)
+{
+	unsigned int i, last = world->nr_procs - 1;
+	unsigned int proc[] = { 0, 1, last / 2, last / 2 + 1, last - 1, last };
+
+	for (i = 0; i < ARRAY_LEN(proc); i++) {
+		if (proc[i] > last || !cow_proc[proc[i]].alive)
+			continue;
+		cow_log("process", i, proc[i]);
+		measure_arena(proc[i]);
+	}
+}
+
+static const char *run_stand(enum cow_mode mode, const void *arg)
+{
+	const struct stand_case *sc = arg;
+	const char *why = cow_mem_start_big(mode, sc->mem, sc->procs);
+
+	if (why)
+		return why;
+	take_stand(sc->stand, sc->procs);
+	measure_some();
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(pss) {
+};
+
+FIXTURE_VARIANT(pss) {
+	struct stand_case sc;
+};
+
+FIXTURE_SETUP(pss) {}
+FIXTURE_TEARDOWN(pss) {}
+
+#define STAND(m, n, s)							\
+	.sc = { .mem = &cow_mem[MEM_##m], .procs = n, .stand = STAND_##s }
+
+FIXTURE_VARIANT_ADD(pss, all_break_3) { STAND(anon, 3, ALL_BREAK) };
+FIXTURE_VARIANT_ADD(pss, all_break_16) { STAND(anon, 16, ALL_BREAK) };
+
+FIXTURE_VARIANT_ADD(pss, all_break_62) {
+	STAND(anon, LARGE_FAMILY, ALL_BREAK)
+};
+
+FIXTURE_VARIANT_ADD(pss, all_break_file) { STAND(memfd, 7, ALL_BREAK) };
+FIXTURE_VARIANT_ADD(pss, all_break_split) { STAND(thp_split, 7, ALL_BREAK) };
+FIXTURE_VARIANT_ADD(pss, all_break_swapped) { STAND(swapped, 7, ALL_BREAK) };
+FIXTURE_VARIANT_ADD(pss, half_break_3) { STAND(anon, 3, HALF_BREAK) };
+FIXTURE_VARIANT_ADD(pss, half_break_16) { STAND(anon, 16, HALF_BREAK) };
+
+FIXTURE_VARIANT_ADD(pss, half_break_62) {
+	STAND(anon, LARGE_FAMILY, HALF_BREAK)
+};
+
+FIXTURE_VARIANT_ADD(pss, half_break_file) { STAND(memfd, 7, HALF_BREAK) };
+FIXTURE_VARIANT_ADD(pss, half_break_split) { STAND(thp_split, 7, HALF_BREAK) };
+FIXTURE_VARIANT_ADD(pss, half_break_swapped) { STAND(swapped, 7, HALF_BREAK) };
+
+FIXTURE_VARIANT_ADD(pss, half_break_one_table) {
+	STAND(sparse, 9, HALF_BREAK_ONE_TABLE)
+};
+
+FIXTURE_VARIANT_ADD(pss, third_exits) { STAND(anon, 17, THIRD_EXITS) };
+
+FIXTURE_VARIANT_ADD(pss, break_then_fork_3) {
+	STAND(anon, 3, BREAK_THEN_FORK)
+};
+
+FIXTURE_VARIANT_ADD(pss, break_then_fork_17) {
+	STAND(anon, 17, BREAK_THEN_FORK)
+};
+
+FIXTURE_VARIANT_ADD(pss, break_then_fork_62) {
+	STAND(anon, LARGE_FAMILY, BREAK_THEN_FORK)
+};
+
+FIXTURE_VARIANT_ADD(pss, break_then_fork_file) {
+	STAND(memfd, 7, BREAK_THEN_FORK)
+};
+
+TEST_F_TIMEOUT(pss, same, 600)
+{
+	COW_REPORT(cow_run(run_stand, &variant->sc));
+}
+
+/*
  * /proc/kpagecount knows pages and no processes: it counts a shared table once.
  */
 
