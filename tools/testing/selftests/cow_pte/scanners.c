@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -168,23 +169,38 @@ static long numa_updates(void)
 	return cow_vmstat("numa_pte_updates");
 }
 
-static void scan_numa(void)
+/* Returns why there is none, or NULL */
+static const char *balancing_start(void)
 {
-	long start = cow_vmstat("numa_pte_updates");
-
-	if (access("/sys/devices/system/node/node1", F_OK) || start < 0 ||
-	    cow_write_file("/proc/sys/kernel/numa_balancing", "1")) {
-		cow_skip("no second node, or no NUMA balancing");
-		return;
-	}
+	if (access("/sys/devices/system/node/node1", F_OK) ||
+	    cow_vmstat("numa_pte_updates") < 0 ||
+	    cow_write_file("/proc/sys/kernel/numa_balancing", "1"))
+		return "no second node, or no NUMA balancing";
 	cow_write_file(NUMA "scan_delay_ms", "1");
 	cow_write_file(NUMA "scan_period_min_ms", "1");
 	cow_write_file(NUMA "scan_period_max_ms", "20");
+	return NULL;
+}
+
+static void balancing_stop(void)
+{
+	cow_write_file("/proc/sys/kernel/numa_balancing", "0");
+}
+
+static void scan_numa(void)
+{
+	long start = cow_vmstat("numa_pte_updates");
+	const char *why = balancing_start();
+
+	if (why) {
+		cow_skip("%s", why);
+		return;
+	}
 	/* Some tables are their own, at least that of the stack */
 	if (!await_growth(numa_updates, start, 1))
 		cow_fail("NUMA balancing does not scan");
 	numa_updates();
-	cow_write_file("/proc/sys/kernel/numa_balancing", "0");
+	balancing_stop();
 }
 
 /* DAMON */
@@ -460,6 +476,265 @@ TEST_F_TIMEOUT(background, threaded, 300)
 {
 	COW_REPORT(run_background(&variant->op, variant->scan,
 				  ACTOR_THREADED));
+}
+
+/*
+ * A process whose last child has gone has its memory for itself, even if it has
+ * not written to it since: the scanners must not go on passing it by.
+ */
+
+#define LONELY		T(0)
+#define LONELY_LEN	(2 * TABLE)
+#define PROBE		T(4)
+#define NUMA_ROUNDS	200
+
+static int fill(char *addr, size_t len)
+{
+	if (mmap(addr, len, RW, ANON | MAP_FIXED, -1, 0) != addr)
+		return -1;
+	madvise(addr, len, MADV_NOHUGEPAGE);
+	memset(addr, 1, len);
+	return 0;
+}
+
+/* Small pages that may become huge ones */
+static int prepare_lonely(void)
+{
+	if (fill(LONELY, LONELY_LEN))
+		return -1;
+	cow_track_range(LONELY, LONELY_LEN, 8);
+	return prepare_huge();
+}
+
+static const struct cow_mem lonely = {
+	.name = "lonely", .prepare = prepare_lonely, .tables = 2,
+};
+
+static const char *start_lonely(enum cow_mode mode)
+{
+	const char *why = cow_mem_start(mode, &lonely);
+
+	if (why)
+		return why;
+	cow_fork(0, COW_FORK);
+	cow_must_share(mode, &lonely);
+	cow_exit(1);
+	return NULL;
+}
+
+static long huge_kb(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", world->pid[0]);
+	return cow_read_field(path, "AnonHugePages");
+}
+
+/*
+ * After an ordinary fork no entry is writable, so khugepaged has no reason to
+ * collapse them; a table that is taken back has its entries as they were.  At
+ * the least it must have been taken back.
+ */
+static const char *run_lonely_huge(enum cow_mode mode, const void *arg)
+{
+	const char *why = start_lonely(mode);
+	long shared;
+	int i;
+
+	if (why)
+		return why;
+	shared = cow_shared_tables(0);
+	for (i = 0; i < 3 && !huge_kb(); i++)
+		scan_khugepaged();
+	if (mode == COW_ON && !huge_kb() && cow_shared_tables(0) > shared - 2)
+		cow_fail("khugepaged passes by what nobody shares");
+	cow_check_all("after the scan");
+	cow_poke_all(0);
+	cow_check_all("after a write");
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(lonely) {
+};
+
+FIXTURE_SETUP(lonely) {}
+FIXTURE_TEARDOWN(lonely) {}
+
+TEST_F_TIMEOUT(lonely, khugepaged, 300)
+{
+	COW_REPORT(cow_run(run_lonely_huge, NULL));
+}
+
+static void *idle_thread(void *arg)
+{
+	for (;;)
+		pause();
+	return NULL;
+}
+
+/* Memory of a process with threads is looked at wherever it is */
+static long call_idle_thread(const long *arg)
+{
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, idle_thread, NULL);
+	return -!!errno;
+}
+
+/* Pages are marked on behalf of a process that runs, and in what it does so */
+static long call_spin(const long *arg)
+{
+	__u64 seed = 88172645463325252;
+	unsigned int i;
+
+	for (i = 0; i < 20000000; i++)
+		cow_random(&seed);
+	return 0;
+}
+
+static long hint_faults(void)
+{
+	cow_fold_vmstat();
+	return cow_vmstat("numa_hint_faults");
+}
+
+static long call_touch(const long *arg)
+{
+	size_t off;
+
+	for (off = 0; off < (size_t)arg[1]; off += PAGE)
+		cow_peek((char *)arg[0] + off);
+	return 0;
+}
+
+/* How many pages a process finds marked, by reading them */
+static long touch(unsigned int proc, char *addr, size_t len)
+{
+	long start;
+
+	/* So that only this memory is left to fault */
+	cow_call(proc, call_touch, (long)addr, 0);
+	start = hint_faults();
+	cow_call(proc, call_touch, (long)addr, len);
+	return hint_faults() - start;
+}
+
+/* Let it run until half of the pages there have been marked; false if never */
+static bool await_marks(unsigned int proc, char *addr, size_t len)
+{
+	unsigned int i;
+
+	for (i = 0; i < NUMA_ROUNDS; i++) {
+		cow_call(proc, call_spin, 0);
+		if (touch(proc, addr, len) >= (long)(len / PAGE / 2))
+			return true;
+	}
+	return false;
+}
+
+static const char *run_lonely_numa(enum cow_mode mode, const void *arg)
+{
+	const char *why = balancing_start();
+
+	if (!why)
+		why = start_lonely(mode);
+	if (why)
+		return why;
+	if (cow_call(0, call_idle_thread, 0))
+		cow_fail("pthread_create: %s", strerror(errno));
+	if (!await_marks(0, LONELY, LONELY_LEN))
+		cow_fail(mode == COW_ON ?
+			 "NUMA balancing passes by what nobody shares" :
+			 "NUMA balancing marks nothing");
+	balancing_stop();
+	cow_check_all("after the scan");
+	cow_world_stop();
+	return NULL;
+}
+
+TEST_F_TIMEOUT(lonely, numa_balancing, 300)
+{
+	COW_REPORT(cow_run(run_lonely_numa, NULL));
+}
+
+/*
+ * Entries that NUMA balancing has marked and that are shared then: who reads
+ * them must not have to copy the table.
+ */
+
+static int prepare_marked(void)
+{
+	if (fill(LONELY, LONELY_LEN) || fill(PROBE, TABLE))
+		return -1;
+	cow_track_range(LONELY, LONELY_LEN, 2);
+	return call_idle_thread(NULL);
+}
+
+static const struct cow_mem marked = {
+	.name = "marked", .prepare = prepare_marked, .tables = 2,
+};
+
+static const char *run_hints(enum cow_mode mode, const void *arg)
+{
+	long shared, now, faults;
+	unsigned int i;
+	const char *why;
+
+	why = balancing_start();
+	if (!why)
+		why = cow_mem_start(mode, &marked);
+	if (why)
+		return why;
+	/* It goes through memory from its start to its end */
+	if (!await_marks(0, PROBE, TABLE))
+		cow_fail("NUMA balancing marks nothing");
+	balancing_stop();
+	for (i = 1; i < 4; i++)
+		cow_fork(0, COW_FORK);
+	cow_must_share(mode, &marked);
+	for (i = 1; i < 4; i++) {
+		/* Whatever it takes to be called */
+		cow_call(i, call_touch, (long)LONELY, 0);
+		shared = cow_shared_tables(i);
+		faults = touch(i, LONELY, LONELY_LEN);
+		/* It may have had the pages moved, for which marks are lost */
+		if (mode == COW_OFF && i == 1 &&
+		    faults < (long)world->nr_pages / 2)
+			cow_fail("process %u found only %ld marks", i, faults);
+		now = cow_shared_tables(i);
+		if (now != shared)
+			cow_fail("process %u shares %ld tables after a read, not %ld",
+				 i, now, shared);
+		/* The others are to find theirs as they are */
+		cow_check(i, "after a read");
+	}
+	cow_check_all("after all have read");
+	cow_check_all_counters("after all have read");
+	for (i = 1; i < 4; i++) {
+		cow_poke_all(i);
+		cow_check_all("after a write");
+		cow_exit(i);
+	}
+	cow_poke_all(0);
+	balancing_start();
+	if (!await_marks(0, LONELY, LONELY_LEN))
+		cow_fail("NUMA balancing marks nothing any more");
+	balancing_stop();
+	cow_check_all("at the end");
+	cow_world_stop();
+	return NULL;
+}
+
+FIXTURE(marks) {
+};
+
+FIXTURE_SETUP(marks) {}
+FIXTURE_TEARDOWN(marks) {}
+
+TEST_F_TIMEOUT(marks, do_not_copy_tables, 300)
+{
+	COW_REPORT(cow_run(run_hints, NULL));
 }
 
 int main(int argc, char **argv)
