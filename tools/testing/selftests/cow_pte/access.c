@@ -915,6 +915,98 @@ TEST_F_TIMEOUT(notifier, threaded, 120)
 	COW_REPORT(cow_run_once(run_notifier, (void *)ACTOR_THREADED));
 }
 
+/*
+ * Breakpoints where no fault makes the table private first: the page that gets
+ * one was mapped before fork, from the file, or because it has one already.
+ */
+
+/* A second function in the same page, the same as the first */
+#define TEXT_SECOND	16
+
+static int first_fd = -1;
+
+static int open_uprobe(unsigned int offset)
+{
+	struct perf_event_attr attr = { .size = sizeof(attr) };
+	char type[16];
+
+	if (cow_read_file(UPROBE_PMU, type, sizeof(type)) < 0)
+		return cow_skip("no uprobes for perf");
+	attr.type = atoi(type);
+	attr.config1 = (uintptr_t)text_path;
+	attr.config2 = offset;
+	return syscall(SYS_perf_event_open, &attr, getpid(), -1, -1,
+		       PERF_FLAG_FD_CLOEXEC);
+}
+
+static int prepare_text_mapped(void)
+{
+	char text[TEXT_SECOND];
+	int fd;
+
+	if (prepare_text())
+		return -1;
+	fd = open(text_path, O_RDWR | O_CLOEXEC);
+	if (pread(fd, text, sizeof(text), 0) != sizeof(text) ||
+	    pwrite(fd, text, sizeof(text), TEXT_SECOND) != sizeof(text))
+		return -1;
+	close(fd);
+	cow_peek(Q(3));
+	return 0;
+}
+
+static int prepare_breakpoint(void)
+{
+	if (prepare_text_mapped())
+		return -1;
+	first_fd = open_uprobe(0);
+	return first_fd < 0 ? -1 : 0;
+}
+
+static void call_both(void)
+{
+	int i;
+
+	/* As they are before a breakpoint that is hit may be taken away */
+	for (i = 0; i <= TEXT_SECOND; i += TEXT_SECOND)
+		cow_log("byte", i, *(unsigned char *)(Q(3) + i));
+	for (i = 0; i <= TEXT_SECOND; i += TEXT_SECOND)
+		cow_log("result", i, ((unsigned int (*)(void))(Q(3) + i))());
+	for (i = 0; i <= TEXT_SECOND; i += TEXT_SECOND)
+		cow_log("byte afterwards", i, *(unsigned char *)(Q(3) + i));
+}
+
+static void op_uprobe_second(void)
+{
+	perf_fd = open_uprobe(TEXT_SECOND);
+	cow_log("perf_event_open", 0, perf_fd < 0 ? errno : 0);
+	unlink(text_path);
+	call_both();
+}
+
+static void finish_uprobe_second(void)
+{
+	call_both();
+	close(perf_fd);
+	if (first_fd >= 0)
+		close(first_fd);
+	call_both();
+}
+
+FIXTURE_VARIANT_ADD(access, uprobe_mapped) {
+	RUN(uprobe_second),
+	.op.prepare = prepare_text_mapped,
+	.op.others = call_both,
+	.op.finish = finish_uprobe_second,
+};
+
+FIXTURE_VARIANT_ADD(access, uprobe_second) {
+	RUN(uprobe_second),
+	.op.prepare = prepare_breakpoint,
+	.op.others = call_both,
+	.op.finish = finish_uprobe_second,
+};
+
 int main(int argc, char **argv)
 {
 	cow_main_start();

@@ -611,6 +611,46 @@ TEST_F_TIMEOUT(op, threaded, 120)
 	COW_REPORT(cow_op_run(&variant->op, ACTOR_THREADED));
 }
 
+/*
+ * MADV_COLLAPSE wants a page that is writable, which none is after fork, or a
+ * file: a huge page of a file, which PTEs map in T0.  A page written in T1 makes
+ * fork share the table of T0.
+ */
+static int prepare_huge_file(void)
+{
+	int fd = memfd_create("huge", MFD_CLOEXEC);
+	unsigned int i;
+
+	if (fd < 0 || ftruncate(fd, 2 * TABLE) ||
+	    mmap(T(0), TABLE, RW, MAP_SHARED | MAP_FIXED, fd, 0) != T(0))
+		return -1;
+	for (i = 0; i < TABLE_PAGES; i++)
+		cow_stamp(T(0) + i * PAGE, cow_next_stamp(COW_FILE_OWNER, i));
+	if (madvise(T(0), TABLE, MADV_COLLAPSE))
+		return cow_skip("no huge pages of files: %s", strerror(errno));
+	if (mmap(T(0), 2 * TABLE, RW, MAP_PRIVATE | MAP_FIXED, fd, 0) != T(0))
+		return -1;
+	close(fd);
+	cow_stamp(T(1), cow_next_stamp(cow_self, 0));
+	if (madvise(T(0), TABLE, MADV_NOHUGEPAGE))
+		return -1;
+	for (i = 0; i < TABLE_PAGES; i++)
+		cow_peek(T(0) + i * PAGE);
+	return madvise(T(0), TABLE, MADV_HUGEPAGE);
+}
+
+static void op_collapse_file(void)
+{
+	DO(madvise(T(0), TABLE, MADV_COLLAPSE));
+	cow_log("mapped huge", 0, cow_read_field("/proc/self/smaps_rollup",
+						 "ShmemPmdMapped"));
+}
+
+FIXTURE_VARIANT_ADD(op, collapse_file) {
+	RUN(collapse_file),
+	.op.prepare = prepare_huge_file,
+};
+
 int main(int argc, char **argv)
 {
 	cow_main_start();

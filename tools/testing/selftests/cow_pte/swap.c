@@ -1018,6 +1018,161 @@ TEST_F_TIMEOUT(bulk, swapoff, 1800)
 	COW_REPORT(cow_run_once(run_bulk_swapoff, NULL));
 }
 
+/*
+ * Whoever it was that swapoff found the pages in: they are not its own, and the
+ * others' can go to swap again when it has left.
+ */
+static void op_swapoff_then_leave(void)
+{
+	swap_off_and_on(false);
+	if (!world->skip[0])
+		DO(madvise(T(0), 2 * TABLE, MADV_DONTNEED));
+}
+
+FIXTURE_VARIANT_ADD(swap, swapoff_then_leave) {
+	RUN(swapoff_then_leave), OF(anon),
+	.op.others = others_swap_out,
+};
+
+/*
+ * The parent, in whose tables reclaim looks first, leaves them while reclaim
+ * takes pages from there: what is in such a table now is another one's.  Reclaim
+ * that takes it for the parent's counts it for the wrong process.
+ */
+
+#define LEFT_TABLES	5
+#define LEAVE_ROUNDS	6
+
+static bool reclaim_stop;
+
+static void map_left(void)
+{
+	unsigned int i;
+
+	/* In the order in which reclaim will find them */
+	for (i = 0; i < LEFT_TABLES * TABLE_PAGES; i++)
+		*(T(0) + i * PAGE + PAGE / 2 + 8) = 1;
+}
+
+static long call_fill_left(const long *arg)
+{
+	if (cow_cgroup_enter(64) ||
+	    mmap(T(0), LEFT_TABLES * TABLE, RW, ANON | MAP_FIXED, -1,
+		 0) != T(0))
+		return -1;
+	madvise(T(0), LEFT_TABLES * TABLE, MADV_NOHUGEPAGE);
+	map_left();
+	cow_track_range(T(0), LEFT_TABLES * TABLE, 16);
+	cow_adopt();
+	return 0;
+}
+
+static long call_refill_left(const long *arg)
+{
+	map_left();
+	cow_adopt();
+	return 0;
+}
+
+static void *reclaim_main(void *arg)
+{
+	cow_use_cpu(1);
+	while (!__atomic_load_n(&reclaim_stop, __ATOMIC_RELAXED))
+		cow_cgroup_reclaim(1);
+	return NULL;
+}
+
+/* Reclaim is in the middle of it */
+static bool half_swapped(unsigned int table)
+{
+	unsigned int nr = count_in(T(table), TABLE, PM_SWAP);
+
+	return nr > 0 && nr < TABLE_PAGES * 3 / 4;
+}
+
+/* arg[0]: drop them; returns how many were left at the right moment, or -1 */
+static long call_leave(const long *arg)
+{
+	unsigned int t, last = TABLE_PAGES - 16, left = 0, spin;
+	pthread_t thread;
+	long nr = 0;
+	char *page;
+
+	cow_use_cpu(0);
+	reclaim_stop = false;
+	errno = pthread_create(&thread, NULL, reclaim_main, NULL);
+	if (errno)
+		return -1;
+	for (spin = 0; spin < 2000 && nr < LEFT_TABLES; spin++) {
+		for (t = 0; t < LEFT_TABLES; t++) {
+			if (left & 1 << t || !half_swapped(t))
+				continue;
+			left |= 1 << t;
+			page = T(t) + last * PAGE;
+			if (arg[0] ? madvise(T(t), TABLE, MADV_DONTNEED) :
+				     cow_try_write(page, (page - T(0)) / PAGE / 16))
+				return -1;
+			nr++;
+		}
+	}
+	reclaim_stop = true;
+	pthread_join(thread, NULL);
+	if (arg[0])
+		cow_adopt();
+	return nr;
+}
+
+static const char *run_leave(enum cow_mode mode, const void *arg)
+{
+	unsigned int round, child = 0;
+	long ret, nr = 0;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		return "needs two CPUs";
+	cow_world_start(mode);
+	if (cow_call(0, call_fill_left, 0)) {
+		if (!world->skip[0])
+			cow_fail("preparation failed: %s", strerror(errno));
+		cow_world_stop();
+		return world->skip;
+	}
+	for (round = 0; round < LEAVE_ROUNDS; round++) {
+		if (child)
+			cow_fork_again(child);
+		else
+			child = cow_fork(0, COW_FORK);
+		cow_must_share(mode, &(struct cow_mem){ .tables = LEFT_TABLES });
+		ret = cow_call(0, call_leave, (long)arg);
+		if (ret < 0)
+			cow_fail("the parent cannot leave: %s", strerror(errno));
+		nr += ret;
+		cow_check_rss(0);
+		cow_check_rss(child);
+		cow_check_all("after the parent has left");
+		cow_exit(child);
+		cow_call(0, call_refill_left, 0);
+	}
+	ksft_print_msg("%ld tables left while reclaim was at it\n", nr);
+	cow_world_stop();
+	return nr ? NULL : "reclaim was never in the middle of a table";
+}
+
+FIXTURE(leave) {
+};
+
+FIXTURE_SETUP(leave) {}
+FIXTURE_TEARDOWN(leave) {}
+
+TEST_F_TIMEOUT(leave, by_copy, 300)
+{
+	COW_REPORT(cow_run_once(run_leave, (void *)0));
+}
+
+TEST_F_TIMEOUT(leave, by_drop, 300)
+{
+	COW_REPORT(cow_run_once(run_leave, (void *)1));
+}
+
 int main(int argc, char **argv)
 {
 	cow_main_start();

@@ -752,6 +752,131 @@ TEST_F_TIMEOUT(stale_write, after_fork, 120)
 	COW_REPORT(cow_run_once(run_stale_write, &anon));
 }
 
+/*
+ * One copies a table while most of its pages are on their way to another node:
+ * entries that wait for the end of that must not make both sides writers of the
+ * same pages.
+ */
+
+/* The others stay, for a write that does not wait */
+#define MOVING_PAGES	448
+#define MOVING_ROUNDS	40
+#define MOVING_HITS	8
+#define MPOL_BIND	2
+
+static long call_fill_moving(const long *arg)
+{
+	unsigned long first_node = 1;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		return cow_skip("needs a second node");
+	/* Where copies are made, too */
+	if (syscall(SYS_set_mempolicy, MPOL_BIND, &first_node, 64) ||
+	    mmap(arena, TABLE, RW, ANON | MAP_FIXED, -1, 0) != arena)
+		return -1;
+	madvise(arena, TABLE, MADV_NOHUGEPAGE);
+	cow_track_range(arena, TABLE, 1);
+	cow_adopt();
+	return 0;
+}
+
+static void *move_main(void *arg)
+{
+	static int nodes[MOVING_PAGES], status[MOVING_PAGES];
+	static void *pages[MOVING_PAGES];
+	unsigned int i;
+
+	cow_use_cpu(1);
+	for (i = 0; i < MOVING_PAGES; i++) {
+		pages[i] = page_addr(i);
+		nodes[i] = 1;
+	}
+	syscall(SYS_move_pages, 0, (long)MOVING_PAGES, pages, nodes, status,
+		MPOL_MF_MOVE_ALL);
+	return NULL;
+}
+
+/* All of them are, if the last one is */
+static bool pages_move(void)
+{
+	return (cow_pagemap(getpid(), page_addr(MOVING_PAGES - 1)) &
+		(PM_SWAP | PM_PRESENT)) == PM_SWAP;
+}
+
+/* Returns whether the table was copied in the middle, -1 if it cannot be had */
+static long call_copy_moving(const long *arg)
+{
+	pthread_t mover;
+	bool before;
+	int i;
+
+	cow_use_cpu(0);
+	errno = pthread_create(&mover, NULL, move_main, NULL);
+	if (errno)
+		return -1;
+	for (i = 0; i < 5000 && !pages_move(); i++)
+		;
+	before = i < 5000;
+	if (cow_try_write(page_addr(TABLE_PAGES - 1), TABLE_PAGES - 1))
+		return -1;
+	before &= pages_move();
+	pthread_join(mover, NULL);
+	return before;
+}
+
+static const char *run_moving(enum cow_mode mode, const void *arg)
+{
+	unsigned int round, hits = 0, actor = (long)arg, child = 0;
+	long ret;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		return "needs two CPUs";
+	cow_world_start(mode);
+	if (cow_call(0, call_fill_moving, 0)) {
+		if (!world->skip[0])
+			cow_fail("no memory: %s", strerror(errno));
+		cow_world_stop();
+		return world->skip;
+	}
+	for (round = 0; round < MOVING_ROUNDS && hits < MOVING_HITS; round++) {
+		if (child)
+			cow_fork_again(child);
+		else
+			child = cow_fork(0, COW_FORK);
+		cow_must_share(mode, &(struct cow_mem){ .tables = 1 });
+		ret = cow_call(actor, call_copy_moving, 0);
+		if (ret < 0)
+			cow_fail("it failed: %s", strerror(errno));
+		hits += ret;
+		cow_check_all("after the pages have moved");
+		/* The parent copies while it can, and is on its node again */
+		cow_poke_all(0);
+		cow_check_all("after the parent wrote");
+		cow_poke_all(child);
+		cow_check_all("after the child wrote");
+		cow_exit(child);
+	}
+	ksft_print_msg("%u of %u times in the middle\n", hits, round);
+	cow_world_stop();
+	return hits ? NULL : "nothing was copied while pages moved";
+}
+
+FIXTURE(moving) {
+};
+
+FIXTURE_SETUP(moving) {}
+FIXTURE_TEARDOWN(moving) {}
+
+TEST_F_TIMEOUT(moving, parent, 300)
+{
+	COW_REPORT(cow_run_once(run_moving, (void *)0));
+}
+
+TEST_F_TIMEOUT(moving, child, 300)
+{
+	COW_REPORT(cow_run_once(run_moving, (void *)1));
+}
+
 int main(int argc, char **argv)
 {
 	cow_main_start();
