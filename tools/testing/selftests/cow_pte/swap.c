@@ -1019,19 +1019,43 @@ TEST_F_TIMEOUT(bulk, swapoff, 1800)
 }
 
 /*
- * Whoever it was that swapoff found the pages in: they are not its own, and the
- * others' can go to swap again when it has left.
+ * Whoever it was that swapoff found the pages in, they are not its own: two of
+ * three leave, and those of the last one can go to swap again.
  */
+static unsigned int *nr_gone;
+
+static int prepare_to_leave(void)
+{
+	nr_gone = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return nr_gone == MAP_FAILED ? -1 : prepare_anon();
+}
+
+static void leave(void)
+{
+	(*nr_gone)++;
+	DO(madvise(T(0), 2 * TABLE, MADV_DONTNEED));
+	cow_adopt();
+}
+
 static void op_swapoff_then_leave(void)
 {
 	swap_off_and_on(false);
 	if (!world->skip[0])
-		DO(madvise(T(0), 2 * TABLE, MADV_DONTNEED));
+		leave();
+}
+
+static void others_leave(void)
+{
+	if (*nr_gone < 2)
+		leave();
+	else
+		others_swap_out();
 }
 
 FIXTURE_VARIANT_ADD(swap, swapoff_then_leave) {
-	RUN(swapoff_then_leave), OF(anon),
-	.op.others = others_swap_out,
+	RUN(swapoff_then_leave),
+	.op.prepare = prepare_to_leave,
+	.op.others = others_leave,
 };
 
 /*
