@@ -27,6 +27,8 @@ help:
 	@echo '                   the debug kernel with KASAN; with KCSAN for what is changed'
 	@echo '  kernel-stock-perf, kernel-stock-debug, ...'
 	@echo '                   the same ones from the untouched base'
+	@echo '  build-matrix     does it build in other configurations? only what is changed'
+	@echo '                   (ONLY="tiny rt": only these)'
 	@echo '  user             build/user: cowpte and cowpte-bench'
 	@echo '  selftests        build/selftests: the selftests'
 	@echo 'Run (in QEMU, on this machine'"'"'s own root directory, read-only):'
@@ -75,6 +77,9 @@ kernel:
 
 kernel-%:
 	@$(S)/kernel.sh $*
+
+build-matrix:
+	@$(S)/matrix.sh $(ONLY)
 
 user:
 	@$(S)/user.sh bench
@@ -127,7 +132,7 @@ deps-bench deps-static:
 clean:
 	@$(S)/clean.sh
 
-.PHONY: help tree refresh verify verify-releases kernel user selftests check test-scripts \
-	mm-tests mutations static soak record-stock demo bench bench-full bench-report \
-	shell deps deps-bench deps-static clean
+.PHONY: help tree refresh verify verify-releases kernel build-matrix user selftests check \
+	test-scripts mm-tests mutations static soak record-stock demo bench bench-full \
+	bench-report shell deps deps-bench deps-static clean
 .NOTPARALLEL:

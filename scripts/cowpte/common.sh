@@ -136,3 +136,22 @@ kmake()
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL \
 		make -C "$src" O="$out" ARCH=x86_64 CC="$cc" "$@"
 }
+
+# wanted FRAGMENT...: the options of these, the last word on each, one "NAME VALUE" a
+# line
+wanted()
+{
+	awk '/^CONFIG_/ { i = index($0, "="); v[substr($0, 1, i - 1)] = substr($0, i + 1) }
+	     /^# CONFIG_.* is not set$/ { v[$2] = "n" }
+	     END { for (s in v) print s, v[s] }' "$@" | sort
+}
+
+# lock: two builds at once would only be slower, and two in one directory wrong
+lock()
+{
+	exec 9> "$BUILD/.kernel.lock"
+	if ! flock -n 9; then
+		say "waiting for another kernel build to end"
+		flock 9
+	fi
+}

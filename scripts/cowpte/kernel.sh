@@ -37,14 +37,6 @@ stock_tree()
 	printf '%s\n' "$want" > "$STOCK.stamp"
 }
 
-# The options of the fragments, the last word on each, one "NAME VALUE" a line.
-wanted()
-{
-	awk '/^CONFIG_/ { i = index($0, "="); v[substr($0, 1, i - 1)] = substr($0, i + 1) }
-	     /^# CONFIG_.* is not set$/ { v[$2] = "n" }
-	     END { for (s in v) print s, v[s] }' "$@" | sort
-}
-
 # Kconfig drops silently what it cannot do; a test kernel without its checks
 # would be worse than none.
 verify_config()
@@ -101,16 +93,6 @@ configure()
 		> "$out/config.log" 2>&1 ||
 		die "configuring $name failed, see ${out#"$TOP"/}/config.log: $(tail -n 1 "$out/config.log")"
 	verify_config "$src" "$out"
-}
-
-# Two builds at once would only be slower, and two in one directory wrong.
-lock()
-{
-	exec 9> "$BUILD/.kernel.lock"
-	if ! flock -n 9; then
-		say "waiting for another kernel build to end"
-		flock 9
-	fi
 }
 
 # progress < BUILD_LOG: a line now and then
