@@ -1065,7 +1065,8 @@ FIXTURE_VARIANT_ADD(swap, swapoff_then_leave) {
  */
 
 #define LEFT_TABLES	5
-#define LEAVE_ROUNDS	6
+#define LEAVE_ROUNDS	16
+#define LEFT_ENOUGH	30
 
 static bool reclaim_stop;
 
@@ -1160,7 +1161,7 @@ static const char *run_leave(enum cow_mode mode, const void *arg)
 		cow_world_stop();
 		return world->skip;
 	}
-	for (round = 0; round < LEAVE_ROUNDS; round++) {
+	for (round = 0; round < LEAVE_ROUNDS && nr < LEFT_ENOUGH; round++) {
 		if (child)
 			cow_fork_again(child);
 		else
