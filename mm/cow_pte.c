@@ -8,14 +8,15 @@
  * (break), or by taking the write permission back when nobody else is left
  * (reuse).  Who gives up the whole range just leaves (drop).
  *
- * This file follows the life of a table: share, fault, break, reuse, drop,
- * free; then what rmap does to a shared table on behalf of all sharers, and
- * the user interface.  Documentation/mm/cow_pte.rst has the invariants.
+ * This file follows the life of a table: counters and sharers, then share,
+ * fault, break, reuse, drop, free; then what rmap does to a shared table on
+ * behalf of all sharers, what observers are told, and the user interface.
+ * Documentation/mm/cow_pte.rst has the invariants.
  *
- * Locks: pmd_lock(mm) -> PTE lock of the table -> family->lock ->
- * mm->cow_pte.lock.  Every change of a PMD entry that points to a shared
- * table, and of the number of sharers, happens under the table's PTE lock;
- * so with that lock held the set of sharers stands still.
+ * Locks: pmd_lock(mm) -> PTE lock of the table -> family->lock -> mmlist_lock,
+ * and mm->cow_pte.lock innermost.  Every change of a PMD entry that points to
+ * a shared table, and of the number of sharers, happens under the table's PTE
+ * lock; so with that lock held the set of sharers stands still.
  */
 #define pr_fmt(fmt) "cow_pte: " fmt
 
@@ -23,8 +24,10 @@
 #include <linux/cow_pte.h>
 #include <linux/hugetlb.h>
 #include <linux/kobject.h>
+#include <linux/ksm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pgalloc.h>
+#include <linux/ptrace.h>
 #include <linux/rmap.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
@@ -49,6 +52,9 @@ enum cow_pte_mode {
 
 static enum cow_pte_mode cow_pte_mode __read_mostly = COW_PTE_PRCTL;
 
+/* All hooks are in place, and who has missed one is through. */
+static bool cow_pte_ready __read_mostly;
+
 /*
  * Sharing a table that is written right after costs a break, which is dearer
  * than the copy it replaced.  A small process writes most of its tables: stack,
@@ -64,9 +70,14 @@ static unsigned int cow_pte_min_tables __read_mostly = 24;
  */
 struct cow_pte_family {
 	spinlock_t lock;		/* protects @mms */
-	struct list_head mms;
+	struct list_head mms;		/* a child stands next to its parent */
 	refcount_t refs;		/* one per member */
+	bool changed;			/* a table has a delta, or had one */
+	struct list_head swap;		/* in cow_pte_swap, under mmlist_lock */
 };
+
+/* The families whose shared tables may hold swap entries */
+static LIST_HEAD(cow_pte_swap);
 
 static unsigned long cow_pte_slot(unsigned long addr)
 {
@@ -83,8 +94,9 @@ static bool cow_pte_wanted(struct mm_struct *mm)
 {
 	enum cow_pte_mode mode = READ_ONCE(cow_pte_mode);
 
-	return mode == COW_PTE_ALWAYS ||
-	       (mode == COW_PTE_PRCTL && test_bit(MMF_COW_PTE, &mm->flags));
+	return smp_load_acquire(&cow_pte_ready) &&
+	       (mode == COW_PTE_ALWAYS ||
+		(mode == COW_PTE_PRCTL && test_bit(MMF_COW_PTE, &mm->flags)));
 }
 
 static void cow_pte_flush(struct mm_struct *mm, unsigned long start,
@@ -93,17 +105,6 @@ static void cow_pte_flush(struct mm_struct *mm, unsigned long start,
 	struct vm_area_struct vma = TLB_FLUSH_VMA(mm, 0);
 
 	flush_tlb_range(&vma, start, end);
-}
-
-/* Who has swap entries must be where swapoff looks for them. */
-static void cow_pte_add_mmlist(struct mm_struct *mm, struct list_head *head)
-{
-	if (likely(!list_empty(&mm->mmlist)))
-		return;
-	spin_lock(&mmlist_lock);
-	if (list_empty(&mm->mmlist))
-		list_add(&mm->mmlist, head);
-	spin_unlock(&mmlist_lock);
 }
 
 /*
@@ -130,6 +131,44 @@ static pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr)
 }
 
 /*
+ * The same for the first address from *@addr on that has a PMD table, below
+ * @end; *@addr moves there.  What is not mapped is stepped over at the level
+ * where it is missing.
+ */
+static pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
+			       unsigned long end)
+{
+	pmd_t *pmd;
+
+	while (*addr < end) {
+		pgd_t *pgdp = pgd_offset(mm, *addr), pgd = pgdp_get(pgdp);
+		p4d_t p4d;
+
+		pmd = cow_pte_find_pmd(mm, *addr);
+		if (pmd)
+			return pmd;
+		if (pgd_none(pgd)) {
+			*addr = pgd_addr_end(*addr, end);
+			continue;
+		}
+		p4d = p4dp_get(p4d_offset_lockless(pgdp, pgd, *addr));
+		*addr = p4d_none(p4d) ? p4d_addr_end(*addr, end) :
+					pud_addr_end(*addr, end);
+	}
+	return NULL;
+}
+
+/*
+ * Counters
+ *
+ * What a private table holds is in the counters of its mm.  While it is
+ * protected, they stand still: they keep what was in the table when it was
+ * first shared (its base), in each sharer the same, and the table counts what
+ * changes in place (its delta).  An mm has what its counters say, and the
+ * deltas of the tables that it shares.  So no change visits a sharer.
+ */
+
+/*
  * The pages that a PTE table's entries count as references and mapcounts.
  * Ordinary private VMAs hold no others, so no VMA is needed to tell.
  */
@@ -143,7 +182,7 @@ static struct page *cow_pte_page(pte_t pte)
 }
 
 /* What entries amount to in an mm's counters. */
-static void cow_pte_census(pte_t *pte, int nr, long *rss)
+static void cow_pte_census(pte_t *pte, int nr, int *rss)
 {
 	struct page *page;
 	swp_entry_t entry;
@@ -169,27 +208,154 @@ static void cow_pte_census(pte_t *pte, int nr, long *rss)
 	}
 }
 
-/* The same for those of a whole table, or of its file mappings; @pte is the first. */
-static void cow_pte_census_vmas(struct mm_struct *mm, pte_t *pte,
-				unsigned long slot, bool file, long *rss)
-{
-	MA_STATE(mas, &mm->mm_mt, slot, slot);
-	unsigned long start, end;
-	struct vm_area_struct *vma;
+/* The base fits into one word whose lowest bit must be 0; 0 is "not counted". */
+#define COW_PTE_BASE_VALID	2UL
+#define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
 
-	mas_for_each(&mas, vma, slot + PMD_SIZE - 1) {
-		if (file && vma_is_anonymous(vma))
+/*
+ * Counted when somebody asks, then kept for as long as the table is shared:
+ * many children may leave it, or be given it.  Under the table's lock.
+ */
+static void cow_pte_base(struct ptdesc *ptdesc, int *rss)
+{
+	unsigned long base = ptdesc->pt_cow_base;
+	int i;
+
+	BUILD_BUG_ON(NR_MM_COUNTERS > 4);
+	if (!base) {
+		int now[NR_MM_COUNTERS] = {};
+
+		cow_pte_census(ptdesc_address(ptdesc), PTRS_PER_PTE, now);
+		base = COW_PTE_BASE_VALID;
+		for (i = 0; i < NR_MM_COUNTERS; i++)
+			base |= (unsigned long)(now[i] - ptdesc->pt_cow_delta[i]) <<
+				COW_PTE_BASE_SHIFT(i);
+		ptdesc->pt_cow_base = base;
+	}
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		rss[i] = (base >> COW_PTE_BASE_SHIFT(i)) & 0xfff;
+}
+
+/* Tell cow_pte_inherit_all(), after the change; under mm->cow_pte.lock. */
+static void cow_pte_changed(struct mm_struct *mm)
+{
+	smp_store_release(&mm->cow_pte.nr_changes, mm->cow_pte.nr_changes + 1);
+}
+
+/*
+ * A change to a private table of @mm.  If a fork() that counts by the parent's
+ * counters is under way and has not got to @addr yet, the child will get what
+ * it finds there.
+ */
+static void cow_pte_add_private(struct mm_struct *mm, unsigned long addr,
+				const int *rss)
+{
+	struct cow_pte_fork *fork;
+	int i;
+
+	if (!READ_ONCE(mm->cow_pte.armed)) {
+		for (i = 0; i < NR_MM_COUNTERS; i++)
+			if (rss[i])
+				add_mm_counter(mm, i, rss[i]);
+		return;
+	}
+	spin_lock(&mm->cow_pte.lock);
+	fork = mm->cow_pte.fork;
+	if (fork && (fork->counted || addr < READ_ONCE(fork->pos)))
+		fork = NULL;
+	for (i = 0; i < NR_MM_COUNTERS; i++) {
+		if (!rss[i])
 			continue;
-		start = max(vma->vm_start, slot);
-		end = min(vma->vm_end, slot + PMD_SIZE);
-		cow_pte_census(pte + pte_index(start),
-			       (end - start) >> PAGE_SHIFT, rss);
+		add_mm_counter(mm, i, rss[i]);
+		if (fork && (i == MM_ANONPAGES || i == MM_SWAPENTS))
+			atomic_long_add(rss[i], &fork->inherit[i]);
+	}
+	cow_pte_changed(mm);
+	spin_unlock(&mm->cow_pte.lock);
+}
+
+/* The last sharer takes over what was changed in place. */
+static void cow_pte_settle(struct mm_struct *mm, struct ptdesc *ptdesc,
+			   unsigned long slot)
+{
+	int rss[NR_MM_COUNTERS], i;
+	bool changed = false;
+
+	for (i = 0; i < NR_MM_COUNTERS; i++) {
+		rss[i] = ptdesc->pt_cow_delta[i];
+		changed |= rss[i];
+	}
+	/* To a fork() in its middle the table is still ahead, as a whole. */
+	if (changed)
+		cow_pte_add_private(mm, slot + PMD_SIZE - 1, rss);
+}
+
+static void cow_pte_add_delta(pmd_t *pmd, long *rss)
+{
+	pmd_t pmdval = pmdp_get_lockless(pmd);
+	s16 delta[NR_MM_COUNTERS];
+	int i;
+
+	if (!pmd_table_protected(pmdval))
+		return;
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		delta[i] = READ_ONCE(pmd_pte_ptdesc(pmdval)->pt_cow_delta[i]);
+	/* The delta of a table that is being freed is something else by now. */
+	smp_rmb();
+	if (pmd_val(pmdval) != pmd_val(pmdp_get_lockless(pmd)))
+		return;
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		rss[i] += delta[i];
+}
+
+void __cow_pte_mm_rss(struct mm_struct *mm, long *rss)
+{
+	struct cow_pte_family *family = READ_ONCE(mm->cow_pte.family);
+	unsigned long addr = 0, stop;
+	pmd_t *pmd;
+
+	if (!family || !READ_ONCE(family->changed))
+		return;
+	while (addr < TASK_SIZE_MAX) {
+		/* See cow_pte_is_sharer(); the tables are freed by RCU, too. */
+		local_irq_disable();
+		pmd = cow_pte_next_pmd(mm, &addr, TASK_SIZE_MAX);
+		stop = pmd ? min(pud_addr_end(addr, TASK_SIZE_MAX),
+				 addr + 64 * PMD_SIZE) : addr;
+		for (; addr < stop; addr += PMD_SIZE, pmd++)
+			cow_pte_add_delta(pmd, rss);
+		local_irq_enable();
+		cond_resched();
 	}
 }
 
 /*
- * Share: fork()
+ * Sharers
  */
+
+/*
+ * Swap entries in private tables: swapoff finds the mm in its list.  Those in
+ * shared tables are found through the family, see __cow_pte_unuse().
+ */
+static void cow_pte_add_mmlist(struct mm_struct *mm)
+{
+	if (likely(!list_empty(&mm->mmlist)))
+		return;
+	spin_lock(&mmlist_lock);
+	if (list_empty(&mm->mmlist))
+		list_add(&mm->mmlist, &init_mm.mmlist);
+	spin_unlock(&mmlist_lock);
+}
+
+static void cow_pte_family_swap(struct cow_pte_family *family)
+{
+	if (likely(!list_empty(&family->swap)))
+		return;
+	spin_lock(&mmlist_lock);
+	if (list_empty(&family->swap))
+		list_add(&family->swap, &cow_pte_swap);
+	spin_unlock(&mmlist_lock);
+}
 
 static struct cow_pte_family *cow_pte_family_get(struct mm_struct *mm)
 {
@@ -204,21 +370,169 @@ static struct cow_pte_family *cow_pte_family_get(struct mm_struct *mm)
 	spin_lock_init(&family->lock);
 	INIT_LIST_HEAD(&family->mms);
 	refcount_set(&family->refs, 1);
+	family->changed = false;
+	INIT_LIST_HEAD(&family->swap);
 	list_add(&mm->cow_pte.siblings, &family->mms);
 	/* Published by the PTE lock of each table that gets shared. */
-	mm->cow_pte.family = family;
+	WRITE_ONCE(mm->cow_pte.family, family);
 	return family;
 }
 
 static void cow_pte_family_join(struct cow_pte_family *family,
-				struct mm_struct *mm)
+				struct mm_struct *mm, struct mm_struct *oldmm)
 {
 	refcount_inc(&family->refs);
 	spin_lock(&family->lock);
-	list_add_tail(&mm->cow_pte.siblings, &family->mms);
+	list_add(&mm->cow_pte.siblings, &oldmm->cow_pte.siblings);
 	spin_unlock(&family->lock);
 	mm->cow_pte.family = family;
 }
+
+static void cow_pte_family_put(struct cow_pte_family *family)
+{
+	if (!refcount_dec_and_test(&family->refs))
+		return;
+	if (!list_empty(&family->swap)) {
+		spin_lock(&mmlist_lock);
+		list_del(&family->swap);
+		spin_unlock(&mmlist_lock);
+	}
+	kfree(family);
+}
+
+/* To swapoff: all members of a family, a few under each hold of the lock. */
+static void cow_pte_family_add_mmlist(struct cow_pte_family *family)
+{
+	unsigned int n = refcount_read(&family->refs), batch;
+	struct mm_struct *mm;
+
+	while (n) {
+		spin_lock(&family->lock);
+		for (batch = min(n, 64U); batch; batch--, n--) {
+			mm = list_first_entry_or_null(&family->mms,
+						      struct mm_struct,
+						      cow_pte.siblings);
+			if (mm)
+				cow_pte_add_mmlist(mm);
+			/*
+			 * The order is a circle.  Who is missed, as others join
+			 * meanwhile, is found when swapoff comes back.
+			 */
+			list_rotate_left(&family->mms);
+		}
+		spin_unlock(&family->lock);
+		cond_resched();
+	}
+}
+
+void __cow_pte_unuse(void)
+{
+	struct cow_pte_family *family, *prev = NULL;
+
+	spin_lock(&mmlist_lock);
+	list_for_each_entry(family, &cow_pte_swap, swap) {
+		/* The last member is about to take it off the list. */
+		if (!refcount_inc_not_zero(&family->refs))
+			continue;
+		spin_unlock(&mmlist_lock);
+		if (prev)
+			cow_pte_family_put(prev);
+		prev = family;
+		cow_pte_family_add_mmlist(family);
+		spin_lock(&mmlist_lock);
+	}
+	spin_unlock(&mmlist_lock);
+	if (prev)
+		cow_pte_family_put(prev);
+}
+
+static bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
+			      unsigned long addr)
+{
+	unsigned long flags;
+	pmd_t *pmd, pmdval;
+	bool ret = false;
+
+	/*
+	 * The upper levels may be freed under us, unless interrupts are off:
+	 * an opted-in kernel frees them by RCU.  An entry that does point to
+	 * our table stays, for we hold the table's lock.
+	 */
+	local_irq_save(flags);
+	pmd = cow_pte_find_pmd(mm, addr);
+	if (pmd) {
+		pmdval = pmdp_get_lockless(pmd);
+		ret = pmd_present(pmdval) && !pmd_leaf(pmdval) &&
+		      pmd_pte_ptdesc(pmdval) == ptdesc;
+	}
+	local_irq_restore(flags);
+	return ret;
+}
+
+/* More sharers than this are not flushed one by one, nor looked for. */
+#define COW_PTE_FLUSH_MAX	min(nr_cpu_ids, 16U)
+
+/* How to flush a sharer: at once if @batch is not set, see cow_pte_flush_mm() */
+struct cow_pte_range {
+	unsigned long start, end;
+	bool batch;
+	pte_t pteval;
+	enum ttu_flags flags;
+};
+
+static void cow_pte_flush_mm(struct mm_struct *mm,
+			     const struct cow_pte_range *range)
+{
+	if (range->batch)
+		try_to_unmap_flush_mm(mm, range->pteval, range->start,
+				      range->flags);
+	else
+		cow_pte_flush(mm, range->start, range->end);
+}
+
+/*
+ * Flush the sharers other than @mm, the nearest relatives first: a table that
+ * few have, few branches of the tree have.
+ * Return: false if they are too many, or not all where they should be.
+ */
+static bool cow_pte_flush_few(struct mm_struct *mm, struct ptdesc *ptdesc,
+			      const struct cow_pte_range *range)
+{
+	struct cow_pte_family *family = mm->cow_pte.family;
+	unsigned int left = ptdesc->pt_cow_sharers - 1, reach, i;
+	struct list_head *pos[2];
+	struct mm_struct *sharer;
+
+	if (left > COW_PTE_FLUSH_MAX || ptdesc->pt_cow_far)
+		return false;
+	reach = 4 * COW_PTE_FLUSH_MAX;
+	spin_lock(&family->lock);
+	pos[0] = &mm->cow_pte.siblings;
+	pos[1] = pos[0];
+	for (i = 0; left && i < reach; i++) {
+		struct list_head **p = &pos[i & 1];
+
+		*p = i & 1 ? (*p)->prev : (*p)->next;
+		/* Once around: the other way has seen the rest. */
+		if (pos[0] == pos[1])
+			break;
+		if (*p == &family->mms)
+			continue;
+		sharer = list_entry(*p, struct mm_struct, cow_pte.siblings);
+		if (cow_pte_is_sharer(sharer, ptdesc, range->start)) {
+			cow_pte_flush_mm(sharer, range);
+			left--;
+		}
+	}
+	spin_unlock(&family->lock);
+	/* Until their number changes: the next page would not find them, either. */
+	ptdesc->pt_cow_far = left;
+	return !left;
+}
+
+/*
+ * Share: fork()
+ */
 
 void __cow_pte_mm_init(struct mm_struct *mm)
 {
@@ -226,7 +540,12 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	mm->cow_pte.family = NULL;
 	mm->cow_pte.fork = NULL;
 	mm->cow_pte.nr_dropped = 0;
-	mm->cow_pte.nr_arg_pages = 0;
+	mm->cow_pte.nr_changes = 0;
+	atomic_long_set(&mm->cow_pte.nr_arg_pages, 0);
+	mm->cow_pte.armed = cow_pte_wanted(mm);
+	mm->cow_pte.inherited = false;
+	mm->cow_pte.unloaded = false;
+	mm->cow_pte.untracked = !READ_ONCE(cow_pte_ready);
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
 }
 
@@ -241,13 +560,124 @@ void __cow_pte_mm_exit(struct mm_struct *mm)
 	atomic_long_sub(mm->cow_pte.nr_dropped * PTRS_PER_PTE * sizeof(pte_t),
 			&mm->pgtables_bytes);
 	count_vm_events(COW_PTE_DROP, mm->cow_pte.nr_dropped);
-	if (refcount_dec_and_test(&family->refs))
-		kfree(family);
+	/* Nor did anybody look for KSM's zero pages in what was dropped. */
+	ksm_forget_zero_pages(mm);
+	cow_pte_family_put(family);
+}
+
+/*
+ * From here on a page reference of GUP leaves a mark (PT_cow_tainted) on the
+ * table that it went through.  Those taken before the feature was enabled did
+ * not: to be safe, mark all tables that there are.  The mmap_lock is held for
+ * writing, so that none of them is freed; no entry moves to another one under
+ * the lock of a VMA.
+ */
+static void cow_pte_track(struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+	unsigned long addr = 0;
+	spinlock_t *pml;
+	pmd_t *pmd;
+
+	VMA_ITERATOR(vmi, mm, 0);
+
+	mmap_assert_write_locked(mm);
+	if (!mm->cow_pte.untracked)
+		return;
+	for_each_vma(vmi, vma)
+		vma_start_write(vma);
+	for (; (pmd = cow_pte_next_pmd(mm, &addr, TASK_SIZE_MAX));
+	     addr += PMD_SIZE) {
+		if (pmd_none(*pmd))
+			continue;
+		pml = pmd_lock(mm, pmd);
+		if (pmd_present(*pmd) && !pmd_leaf(*pmd))
+			set_bit(PT_cow_tainted,
+				&pmd_pte_ptdesc(*pmd)->__page_flags);
+		spin_unlock(pml);
+		cond_resched();
+	}
+	mm->cow_pte.untracked = false;
+}
+
+/*
+ * From here on who changes private tables of this mm looks whether it forks,
+ * see cow_pte_add_private(): all do so in an RCU read-side section.
+ */
+static void cow_pte_arm(struct mm_struct *mm)
+{
+	if (READ_ONCE(mm->cow_pte.armed))
+		return;
+	WRITE_ONCE(mm->cow_pte.armed, true);
+	synchronize_rcu_expedited();
+}
+
+/* Tables of a VMA whose pages the child does not get, at most @max. */
+static unsigned long cow_pte_count_tables(struct vm_area_struct *vma,
+					  unsigned long max)
+{
+	unsigned long addr = vma->vm_start, nr = 0;
+	pmd_t *pmd;
+
+	for (; nr < max && (pmd = cow_pte_next_pmd(vma->vm_mm, &addr,
+						   vma->vm_end));
+	     addr = pmd_addr_end(addr, vma->vm_end))
+		nr += !pmd_none(*pmd);
+	return nr;
+}
+
+/* Only where there are anonymous pages: nothing else is inherited wholesale. */
+static bool cow_pte_vma_skipped(struct vm_area_struct *vma)
+{
+	return (vma->vm_flags & (VM_DONTCOPY | VM_WIPEONFORK)) &&
+	       vma->anon_vma && !is_vm_hugetlb_page(vma);
+}
+
+static long cow_pte_sum(struct mm_struct *mm, int member)
+{
+	return percpu_counter_sum(&mm->rss_stat[member]);
+}
+
+/*
+ * Anonymous pages and swap entries sit only in VMAs that fork copies, so the
+ * child has as many as the parent, less what is taken out as fork gets there:
+ * see cow_pte_take_out() and __cow_pte_copied().  And less the arguments of
+ * programs that vfork()ed children are about to run.  The sum is of the moment
+ * that it is published with: afterwards, changes are credited to both.
+ */
+static void cow_pte_inherit_all(struct cow_pte_fork *fork)
+{
+	struct mm_struct *oldmm = fork->oldmm;
+	unsigned long changes;
+	long anon, swap;
+	int tries = 0;
+
+	do {
+		/* Reclaim is faster? */
+		if (++tries > 3)
+			spin_lock(&oldmm->cow_pte.lock);
+		changes = smp_load_acquire(&oldmm->cow_pte.nr_changes);
+		anon = cow_pte_sum(oldmm, MM_ANONPAGES) -
+		       atomic_long_read(&oldmm->cow_pte.nr_arg_pages);
+		swap = list_empty(&oldmm->mmlist) &&
+		       list_empty(&oldmm->cow_pte.family->swap) ?
+			0 : cow_pte_sum(oldmm, MM_SWAPENTS);
+		if (tries <= 3)
+			spin_lock(&oldmm->cow_pte.lock);
+		if (changes == oldmm->cow_pte.nr_changes) {
+			atomic_long_set(&fork->inherit[MM_ANONPAGES], anon);
+			atomic_long_set(&fork->inherit[MM_SWAPENTS], swap);
+			fork->pos = 0;
+		}
+		spin_unlock(&oldmm->cow_pte.lock);
+	} while (fork->pos);
 }
 
 void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 			  struct mm_struct *oldmm)
 {
+	unsigned long nr_tables = mm_pgtables_bytes(oldmm) / PAGE_SIZE;
+	unsigned long nr_skipped = 0;
 	struct cow_pte_family *family;
 	struct vm_area_struct *vma;
 	int i;
@@ -258,66 +688,69 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 		return;
 	if (READ_ONCE(cow_pte_mode) != COW_PTE_ALWAYS &&
 	    !atomic_long_read(&oldmm->cow_pte.nr_protected) &&
-	    mm_pgtables_bytes(oldmm) / PAGE_SIZE <
-	    READ_ONCE(cow_pte_min_tables))
+	    nr_tables < READ_ONCE(cow_pte_min_tables))
 		return;
 
 	family = cow_pte_family_get(oldmm);
 	if (!family)
 		return;
-	cow_pte_family_join(family, mm);
+	cow_pte_family_join(family, mm, oldmm);
+	mm->cow_pte.inherited = true;
+	cow_pte_arm(oldmm);
+	cow_pte_arm(mm);
+	cow_pte_track(oldmm);
 
 	/*
 	 * A table is shared at the first VMA that it covers, so a fault in a
 	 * later one must be over by then; and the counters must stand still.
 	 */
-	for_each_vma(vmi, vma)
+	for_each_vma(vmi, vma) {
 		vma_start_write(vma);
+		if (unlikely(cow_pte_vma_skipped(vma)))
+			nr_skipped += cow_pte_count_tables(vma, nr_tables);
+	}
 
 	fork->mm = mm;
 	fork->oldmm = oldmm;
-	fork->pos = 0;
+	fork->pos = ULONG_MAX;
+	fork->pinned = ULONG_MAX;
 	fork->nr_shared = 0;
 	fork->nr_protected = 0;
-	mm->cow_pte.fork = fork;
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		atomic_long_set(&fork->inherit[i], 0);
-
 	/*
-	 * Anonymous pages and swap entries sit only in VMAs that fork copies,
-	 * so the child has as many as the parent, less what is taken out as
-	 * fork gets there: see cow_pte_take_out().  And less the arguments of
-	 * programs that vfork()ed children are about to run.  File pages are
-	 * counted table by table, fork leaves most of them behind.
+	 * Much is left out: counting what the child gets is cheaper then, the
+	 * more so as the tables remember it.
 	 */
+	fork->counted = nr_skipped * 4 > nr_tables;
+
 	spin_lock(&oldmm->cow_pte.lock);
 	oldmm->cow_pte.fork = fork;
-	atomic_long_set(&fork->inherit[MM_ANONPAGES],
-			percpu_counter_sum(&oldmm->rss_stat[MM_ANONPAGES]) -
-			oldmm->cow_pte.nr_arg_pages);
-	atomic_long_set(&fork->inherit[MM_SWAPENTS],
-			percpu_counter_sum(&oldmm->rss_stat[MM_SWAPENTS]));
 	spin_unlock(&oldmm->cow_pte.lock);
+	if (fork->counted)
+		fork->pos = 0;
+	else
+		cow_pte_inherit_all(fork);
 }
 
 /*
- * The child will account what it gets of this table by itself, or gets
- * nothing of it.  Under the lock of @pmd's table, so that a change made by rmap
- * is either in the census or behind fork->pos.
+ * The child gets nothing of [@addr, @end), or accounts what it gets by itself.
+ * Under the lock of @pmd's table, so that a change made by rmap is either in
+ * the census or behind fork->pos.
  */
 static void cow_pte_take_out(struct cow_pte_fork *fork, pmd_t *pmd,
-			     unsigned long slot)
+			     unsigned long addr, unsigned long end)
 {
-	long rss[NR_MM_COUNTERS] = {};
+	int rss[NR_MM_COUNTERS] = {};
 	struct folio *folio = NULL;
 	spinlock_t *ptl;	/* the table's */
 	pte_t *pte;
 
 again:
-	pte = pte_offset_map_lock(fork->oldmm, pmd, slot, &ptl);
+	pte = pte_offset_map_lock(fork->oldmm, pmd, addr, &ptl);
 	if (pte) {
-		cow_pte_census_vmas(fork->oldmm, pte, slot, false, rss);
-		WRITE_ONCE(fork->pos, slot + PMD_SIZE);
+		cow_pte_census(pte, (end - addr) >> PAGE_SHIFT, rss);
+		WRITE_ONCE(fork->pos, end);
 		pte_unmap_unlock(pte, ptl);
 	} else {
 		ptl = pmd_lock(fork->oldmm, pmd);
@@ -332,29 +765,46 @@ again:
 		}
 		if (folio && folio_test_anon(folio))
 			rss[MM_ANONPAGES] += HPAGE_PMD_NR;
-		WRITE_ONCE(fork->pos, slot + PMD_SIZE);
+		WRITE_ONCE(fork->pos, end);
 		spin_unlock(ptl);
 	}
 	atomic_long_sub(rss[MM_ANONPAGES], &fork->inherit[MM_ANONPAGES]);
 	atomic_long_sub(rss[MM_SWAPENTS], &fork->inherit[MM_SWAPENTS]);
 }
 
-void __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma)
+int __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma)
 {
 	struct cow_pte_fork *fork = oldmm->cow_pte.fork;
-	unsigned long slot;
+	unsigned long addr = vma->vm_start, next;
 	pmd_t *pmd;
 
-	if (!fork || is_vm_hugetlb_page(vma))
-		return;
-	for (slot = cow_pte_slot(vma->vm_start); slot < vma->vm_end;
-	     slot += PMD_SIZE) {
-		if (slot < fork->pos)
+	if (!fork || fork->counted || !cow_pte_vma_skipped(vma))
+		return 0;
+	for (; (pmd = cow_pte_next_pmd(oldmm, &addr, vma->vm_end));
+	     addr = next) {
+		next = pmd_addr_end(addr, vma->vm_end);
+		if (pmd_none(*pmd))
 			continue;
-		pmd = cow_pte_find_pmd(oldmm, slot);
-		if (pmd)
-			cow_pte_take_out(fork, pmd, slot);
+		/* What others change in a table must not count for the child. */
+		if (cow_pte_break(oldmm, pmd, addr))
+			return -ENOMEM;
+		cow_pte_take_out(fork, pmd, addr, next);
+		cond_resched();
 	}
+	return 0;
+}
+
+/* The child's copies are in its own counters. */
+void __cow_pte_copied(struct mm_struct *oldmm, unsigned long addr,
+		      const int *rss)
+{
+	struct cow_pte_fork *fork = oldmm->cow_pte.fork;
+
+	if (!fork || fork->counted || addr <= fork->pos)
+		return;
+	atomic_long_sub(rss[MM_ANONPAGES], &fork->inherit[MM_ANONPAGES]);
+	atomic_long_sub(rss[MM_SWAPENTS], &fork->inherit[MM_SWAPENTS]);
+	WRITE_ONCE(fork->pos, addr);
 }
 
 #define COW_PTE_NO_VMA	(VM_SHARED | VM_DONTCOPY | VM_WIPEONFORK |	      \
@@ -421,35 +871,45 @@ static bool cow_pte_maybe_pinned(struct mm_struct *mm, pte_t *pte)
 	return false;
 }
 
-/* From here on nobody writes through this entry, nor pins a page behind it. */
+/*
+ * From here on nobody writes through this entry, nor pins a page behind it.
+ * Who sees the entry protected must find the table's state.
+ */
 static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 			    struct ptdesc *ptdesc)
 {
+	memset(ptdesc->pt_cow_delta, 0, sizeof(ptdesc->pt_cow_delta));
+	ptdesc->pt_cow_base = 0;
+	ptdesc->pt_cow_unflushed = false;
+	ptdesc->pt_cow_far = false;
+	ptdesc->pt_cow_sharers = 1;
+	if (!ptdesc_cow_pte(ptdesc)) {
+		ptdesc->pt_cow_mixed = false;
+		set_bit(PT_cow, &ptdesc->__page_flags);
+	}
 	pmdp_table_set_wrprotect(src_pmd);
 	if (unlikely(cow_pte_maybe_pinned(fork->oldmm,
 					  ptdesc_address(ptdesc)))) {
 		pmdp_table_mkwrite(src_pmd);
+		ptdesc->pt_cow_sharers = 0;
 		return false;
 	}
-	if (!ptdesc_cow_pte(ptdesc)) {
-		atomic_set(&ptdesc->pt_cow_refs, 1);
-		set_bit(PT_cow, &ptdesc->__page_flags);
-	}
-	ptdesc->pt_cow_sharers = 1;
-	ptdesc->pt_cow_owner = fork->oldmm;
+	/* The CPUs of all sharers set accessed bits in it from now on. */
+	ptdesc->pt_cow_mixed = true;
 	fork->nr_protected++;
 	return true;
 }
 
-static void cow_pte_inherit_file(struct cow_pte_fork *fork,
-				 struct ptdesc *ptdesc, unsigned long slot)
+/* What fork->inherit does not have of this table already. */
+static noinline void cow_pte_inherit_table(struct cow_pte_fork *fork,
+					   struct ptdesc *ptdesc)
 {
-	long rss[NR_MM_COUNTERS] = {};
+	int rss[NR_MM_COUNTERS], i;
 
-	cow_pte_census_vmas(fork->oldmm, ptdesc_address(ptdesc), slot, true,
-			    rss);
-	atomic_long_add(rss[MM_FILEPAGES], &fork->inherit[MM_FILEPAGES]);
-	atomic_long_add(rss[MM_SHMEMPAGES], &fork->inherit[MM_SHMEMPAGES]);
+	cow_pte_base(ptdesc, rss);
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		if (fork->counted || (i != MM_ANONPAGES && i != MM_SWAPENTS))
+			atomic_long_add(rss[i], &fork->inherit[i]);
 }
 
 /*
@@ -468,12 +928,14 @@ static __always_inline bool cow_pte_attach(struct cow_pte_fork *fork,
 	spin_lock(ptl);
 	if (unlikely(!protected) && !cow_pte_protect(fork, src_pmd, ptdesc)) {
 		spin_unlock(ptl);
+		fork->pinned = slot;
 		return false;
 	}
 	ptdesc->pt_cow_sharers++;
+	ptdesc->pt_cow_far = false;
 	set_pmd(dst_pmd, *src_pmd);
 	if (file)
-		cow_pte_inherit_file(fork, ptdesc, slot);
+		cow_pte_inherit_table(fork, ptdesc);
 	WRITE_ONCE(fork->pos, slot + PMD_SIZE);
 	fork->nr_shared++;
 	spin_unlock(ptl);
@@ -490,6 +952,8 @@ static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
 						 unsigned long slot,
 						 unsigned long end)
 {
+	bool count = fork->counted;
+
 	for (; slot < end; slot += PMD_SIZE, src_pmd++, dst_pmd++) {
 		if (unlikely(!pmd_table_protected(*src_pmd))) {
 			if (pmd_none(*src_pmd))
@@ -497,7 +961,7 @@ static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
 			if (!pmd_present(*src_pmd) || pmd_leaf(*src_pmd))
 				break;
 		}
-		if (!cow_pte_attach(fork, dst_pmd, src_pmd, slot, false))
+		if (!cow_pte_attach(fork, dst_pmd, src_pmd, slot, count))
 			break;
 	}
 	return slot;
@@ -527,52 +991,53 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 
 	if (pmd_none(pmd))
 		return 0;
-	if (pmd_present(pmd) && !pmd_leaf(pmd)) {
-		/* Both sides will write to the stack before they do anything. */
-		stack = cow_pte_slot(user_stack_pointer(current_pt_regs()));
-		if (src_vma->vm_start <= slot && slot != stack &&
-		    vma_is_anonymous(src_vma) &&
-		    cow_pte_vma_shareable(src_vma)) {
-			end &= PMD_MASK;
-			if (slot < stack && stack < end)
-				end = stack;
-			addr = cow_pte_attach_run(fork, dst_pmd, src_pmd, slot,
-						  end);
-			cond_resched();
-			if (addr > slot)
-				return (addr - slot) / PMD_SIZE;
-		}
-		reason = slot == stack ? "stack" : "vma";
-		if (slot != stack &&
-		    cow_pte_slot_shareable(src_vma, slot, &file)) {
-			reason = "pinned";
-			if (cow_pte_attach(fork, dst_pmd, src_pmd, slot, file))
-				return 1;
-		}
-		count_vm_event(COW_PTE_FALLBACK);
-		trace_cow_pte_fallback(oldmm, slot, reason);
-		/* The copy write-protects the parent's entries. */
-		if (cow_pte_break(oldmm, src_pmd, slot))
-			return -ENOMEM;
+	if (!pmd_present(pmd) || pmd_leaf(pmd)) {
+		if (!fork->counted)
+			cow_pte_take_out(fork, src_pmd, slot, slot + PMD_SIZE);
+		return 0;
 	}
-	cow_pte_take_out(fork, src_pmd, slot);
-	return 0;
+
+	/* Both sides will write to the stack before they do anything. */
+	stack = cow_pte_slot(user_stack_pointer(current_pt_regs()));
+	if (src_vma->vm_start <= slot && slot != stack &&
+	    vma_is_anonymous(src_vma) && cow_pte_vma_shareable(src_vma)) {
+		end &= PMD_MASK;
+		if (slot < stack && stack < end)
+			end = stack;
+		addr = cow_pte_attach_run(fork, dst_pmd, src_pmd, slot, end);
+		cond_resched();
+		if (addr > slot)
+			return (addr - slot) / PMD_SIZE;
+	}
+	if (slot == stack) {
+		reason = "stack";
+	} else if (slot == fork->pinned) {
+		reason = "pinned";
+	} else if (!cow_pte_slot_shareable(src_vma, slot, &file)) {
+		reason = "vma";
+	} else {
+		if (cow_pte_attach(fork, dst_pmd, src_pmd, slot,
+				   file || fork->counted))
+			return 1;
+		reason = "pinned";
+	}
+	count_vm_event(COW_PTE_FALLBACK);
+	trace_cow_pte_fallback(oldmm, slot, reason);
+	/* The copy write-protects the parent's entries. */
+	return cow_pte_break(oldmm, src_pmd, slot);
 }
 
 /* Detach what fork() attached to a child that has never run. */
 static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 {
 	struct ptdesc *ptdesc;
-	unsigned long addr;
+	unsigned long addr = 0;
 	spinlock_t *ptl;	/* the table's */
 	pmd_t *pmd;
 
-	for (addr = 0; fork->nr_shared && addr < fork->pos;) {
-		pmd = cow_pte_find_pmd(fork->mm, addr);
-		if (!pmd) {
-			addr = (addr & PUD_MASK) + PUD_SIZE;
-			continue;
-		}
+	for (; fork->nr_shared &&
+	       (pmd = cow_pte_next_pmd(fork->mm, &addr, fork->pos));
+	     addr += PMD_SIZE) {
 		if (pmd_table_protected(*pmd)) {
 			ptdesc = pmd_pte_ptdesc(*pmd);
 			ptl = ptlock_ptr(ptdesc);
@@ -583,7 +1048,7 @@ static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 			spin_unlock(ptl);
 			fork->nr_shared--;
 		}
-		addr += PMD_SIZE;
+		cond_resched();
 	}
 }
 
@@ -598,11 +1063,13 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 	spin_lock(&oldmm->cow_pte.lock);
 	oldmm->cow_pte.fork = NULL;
 	spin_unlock(&oldmm->cow_pte.lock);
-	spin_lock(&mm->cow_pte.lock);
-	mm->cow_pte.fork = NULL;
-	spin_unlock(&mm->cow_pte.lock);
 
 	atomic_long_add(fork->nr_protected, &oldmm->cow_pte.nr_protected);
+	/* Swap entries came with the tables. */
+	if (!list_empty(&oldmm->mmlist))
+		cow_pte_family_swap(oldmm->cow_pte.family);
+	if (error || !test_bit(MMF_VM_MERGEABLE, &oldmm->flags))
+		ksm_no_zero_pages(mm);
 	if (error)
 		return;
 
@@ -611,10 +1078,6 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 	atomic_long_add(fork->nr_shared, &mm->cow_pte.nr_protected);
 	atomic_long_add(fork->nr_shared * PTRS_PER_PTE * sizeof(pte_t),
 			&mm->pgtables_bytes);
-
-	/* Swap entries came with the tables. */
-	if (!list_empty(&oldmm->mmlist))
-		cow_pte_add_mmlist(mm, &oldmm->mmlist);
 	count_vm_events(COW_PTE_SHARE, fork->nr_shared);
 	trace_cow_pte_share(mm, oldmm, fork->nr_shared);
 }
@@ -655,7 +1118,7 @@ static pte_t cow_pte_downgrade(struct mm_struct *mm, unsigned long addr,
 	} else if (is_migration_entry(entry) &&
 		   !is_readable_migration_entry(entry)) {
 		/* Drops the type's exclusivity, keeps young and dirty. */
-		entry = swp_entry(SWP_MIGRATION_READ, swp_offset(entry));
+		entry = make_readable_migration_entry(swp_offset(entry));
 		pte = swp_entry_to_pte(entry);
 		if (pte_swp_soft_dirty(old))
 			pte = pte_swp_mksoft_dirty(pte);
@@ -669,11 +1132,10 @@ static pte_t cow_pte_downgrade(struct mm_struct *mm, unsigned long addr,
 }
 
 /*
- * The mm is alone with the table.  If its pages are still those that this mm
- * had before the first fork, the entries may stay writable: nobody else had a
- * reference that fork() did not see.  A table left behind by another mm, or by
- * a sharer that took references through it, becomes what fork() would have
- * made of it; unless no user is left who could write it.
+ * The mm is alone with the table.  Its entries may stay writable, and its
+ * pages exclusive: nobody else has a reference to them.  Unless GUP has handed
+ * one out, before or after the table was shared: then the entries become what
+ * fork() would have made of them, if there is a user left who could write.
  */
 static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 			  struct ptdesc *ptdesc, unsigned long slot)
@@ -681,36 +1143,36 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 	pte_t *pte = ptdesc_address(ptdesc);
 	int i;
 
-	if ((ptdesc->pt_cow_owner != mm ||
-	     test_bit(PT_cow_tainted, &ptdesc->__page_flags)) &&
+	if (unlikely(test_bit(PT_cow_tainted, &ptdesc->__page_flags)) &&
 	    atomic_read(&mm->mm_users)) {
 		cow_pte_inplace_begin();
-		for (i = 0; i < PTRS_PER_PTE; i++, pte++, slot += PAGE_SIZE)
+		for (i = 0; i < PTRS_PER_PTE; i++, pte++)
 			if (!pte_none(ptep_get(pte)))
-				cow_pte_downgrade(mm, slot, pte);
+				cow_pte_downgrade(mm, slot + i * PAGE_SIZE, pte);
 		cow_pte_inplace_end();
 		clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
 	}
-	ptdesc->pt_cow_owner = NULL;
+	cow_pte_settle(mm, ptdesc, slot);
+	if (!list_empty(&mm->cow_pte.family->swap))
+		cow_pte_add_mmlist(mm);
+	/* Reclaim may not have flushed yet, and does not know this mm. */
+	if (ptdesc->pt_cow_unflushed)
+		cow_pte_flush(mm, slot, slot + PMD_SIZE);
 	/*
 	 * More permissions need no flush: a CPU that still has the old ones
 	 * takes a fault, which drops its cached translation, and finds the
 	 * entry writable.
 	 */
 	pmdp_table_mkwrite(pmd);
+	ptdesc->pt_cow_sharers = 0;
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 }
 
-/*
- * One sharer less of at least two; it has been flushed (I4), or will never run
- * again.  The reference is that of all sharers together, it stays.
- */
-static void cow_pte_leave(struct mm_struct *mm, struct ptdesc *ptdesc)
+/* One sharer less of at least two; no CPU of it uses the table any more (I4). */
+static void cow_pte_leave(struct ptdesc *ptdesc)
 {
 	ptdesc->pt_cow_sharers--;
-	/* The mm's memory may become another mm. */
-	if (ptdesc->pt_cow_owner == mm)
-		ptdesc->pt_cow_owner = NULL;
+	ptdesc->pt_cow_far = false;
 }
 
 /*
@@ -724,9 +1186,9 @@ static int cow_pte_dup_swap(struct mm_struct *mm, pte_t *src,
 	pte_t pte;
 	int i;
 
-	/* See cow_pte_add_mmlist(). */
-	if (list_empty(&mm->mmlist))
+	if (list_empty(&mm->cow_pte.family->swap))
 		return 0;
+	cow_pte_add_mmlist(mm);
 
 	for (i = 0; i < PTRS_PER_PTE; i++) {
 		pte = ptep_get(src + i);
@@ -752,6 +1214,7 @@ undo:
 static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 			       unsigned long addr)
 {
+	bool young = !mm->cow_pte.inherited;
 	struct folio *folio;
 	struct page *page;
 	swp_entry_t entry;
@@ -766,6 +1229,8 @@ static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 		page = NULL;
 		if (pte_present(pte)) {
 			page = cow_pte_page(pte);
+			/* What the others looked at is not for us to see. */
+			pte = young ? pte_mkyoung(pte) : pte_mkold(pte);
 		} else {
 			entry = pte_to_swp_entry(pte);
 			if (is_device_private_entry(entry))
@@ -840,7 +1305,8 @@ again:
 	 * may be freed, while a CPU of ours still walks it (I4).
 	 */
 	cow_pte_flush(mm, slot, slot + PMD_SIZE);
-	cow_pte_leave(mm, ptdesc);
+	cow_pte_settle(mm, ptdesc, slot);
+	cow_pte_leave(ptdesc);
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 	count_vm_event(COW_PTE_BREAK);
 	trace_cow_pte_break(mm, slot, _RET_IP_);
@@ -856,24 +1322,16 @@ unlock_pmd:
 int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
 			  unsigned long end)
 {
-	unsigned long addr;
+	unsigned long addr = cow_pte_slot(start);
 	pmd_t *pmd;
 	int ret;
 
 	mmap_assert_locked(mm);
-	for (addr = cow_pte_slot(start); addr < end;) {
-		pmd = cow_pte_find_pmd(mm, addr);
-		if (!pmd) {
-			addr = pgd_none(*pgd_offset(mm, addr)) ?
-				(addr & PGDIR_MASK) + PGDIR_SIZE :
-				(addr & PUD_MASK) + PUD_SIZE;
-			continue;
-		}
+	for (; (pmd = cow_pte_next_pmd(mm, &addr, end)); addr += PMD_SIZE) {
 		ret = cow_pte_break(mm, pmd, addr);
 		if (ret)
 			return ret;
 		cond_resched();
-		addr += PMD_SIZE;
 	}
 	return 0;
 }
@@ -888,6 +1346,37 @@ int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 	if (!ret && (end & ~PMD_MASK))
 		ret = __cow_pte_break_range(mm, end - 1, end);
 	return ret;
+}
+
+bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
+{
+	struct ptdesc *ptdesc;
+	spinlock_t *pml, *ptl;
+	bool others = false;
+
+	pml = pmd_lock(mm, pmd);
+	if (pmd_table_protected(*pmd)) {
+		ptdesc = pmd_pte_ptdesc(*pmd);
+		ptl = ptlock_ptr(ptdesc);
+		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+		others = ptdesc->pt_cow_sharers > 1;
+		if (!others) {
+			cow_pte_reuse(mm, pmd, ptdesc, cow_pte_slot(addr));
+			count_vm_event(COW_PTE_REUSE);
+			trace_cow_pte_reuse(mm, cow_pte_slot(addr), _RET_IP_);
+		}
+		spin_unlock(ptl);
+	}
+	spin_unlock(pml);
+	return others;
+}
+
+void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr)
+{
+	pmd_t *pmd = cow_pte_find_pmd(mm, addr);
+
+	if (pmd)
+		cow_pte_others(mm, pmd, addr);
 }
 
 /*
@@ -907,6 +1396,20 @@ static vm_fault_t cow_pte_swapin(struct vm_fault *vmf, pte_t pte)
 	return do_swap_page(vmf);
 }
 
+/*
+ * A NUMA hint that was there at fork(): for the same reason it goes away for
+ * all sharers.  Read-only; who is alone with the page finds out when he writes.
+ */
+static void cow_pte_unhint(struct vm_fault *vmf, pte_t *ptep, pte_t pte)
+{
+	struct vm_area_struct *vma = vmf->vma;
+
+	pte = pte_mkyoung(pte_modify(pte, vma->vm_page_prot));
+	cow_pte_inplace_begin();
+	set_pte_at(vma->vm_mm, vmf->address, ptep, pte_wrprotect(pte));
+	cow_pte_inplace_end();
+}
+
 vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 {
 	struct mm_struct *mm = vmf->vma->vm_mm;
@@ -923,6 +1426,11 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 		if (!pte)
 			return 0;
 		ptent = ptep_get(pte);
+		if (pte_protnone(ptent) && vma_is_accessible(vmf->vma) &&
+		    cow_pte_shared(pte)) {
+			cow_pte_unhint(vmf, pte, ptent);
+			ptent = ptep_get(pte);
+		}
 		pte_unmap_unlock(pte, ptl);
 		if (pte_present(ptent) && !(pte_protnone(ptent) &&
 					    vma_is_accessible(vmf->vma)))
@@ -973,16 +1481,30 @@ static void cow_pte_check_empty(struct mm_struct *mm, pmd_t *pmd,
 	pte_unmap_unlock(start, ptl);
 }
 
+/* The table keeps its delta: it is the others'. */
 static noinline void cow_pte_drop_rss(struct mm_struct *mm,
 				      struct ptdesc *ptdesc)
 {
-	long rss[NR_MM_COUNTERS] = {};
-	int i;
+	int rss[NR_MM_COUNTERS], i;
 
-	cow_pte_census(ptdesc_address(ptdesc), PTRS_PER_PTE, rss);
+	cow_pte_base(ptdesc, rss);
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		if (rss[i])
 			add_mm_counter(mm, i, -rss[i]);
+}
+
+/* Nor are KSM's zero pages among what it has, see ksm_might_unmap_zero_page(). */
+static void cow_pte_drop_zero_pages(struct mm_struct *mm,
+				    struct ptdesc *ptdesc)
+{
+	pte_t *pte = ptdesc_address(ptdesc);
+	int i;
+
+	if (!mm_ksm_zero_pages(mm))
+		return;
+	for (i = 0; i < PTRS_PER_PTE; i++, pte++)
+		if (pte_present(ptep_get(pte)))
+			ksm_might_unmap_zero_page(mm, ptep_get(pte));
 }
 
 bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
@@ -1001,8 +1523,20 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	/* Whatever VMAs it covers, does the whole of the table go away? */
 	if (details ? slot < details->start || slot + PMD_SIZE > details->end :
 		      end - addr != PMD_SIZE) {
+		if (!__cow_pte_others(mm, pmd, addr))
+			return false;
 		cow_pte_check_empty(mm, pmd, addr, end);
 		return true;
+	}
+
+	/*
+	 * Nothing runs in a dying mm, but a CPU may still walk its tables,
+	 * speculatively.  Before the first table is left that must be over:
+	 * the others may free its pages.
+	 */
+	if (tlb->fullmm && !mm->cow_pte.unloaded) {
+		arch_cow_pte_unload(mm);
+		mm->cow_pte.unloaded = true;
 	}
 
 	pml = pmd_lock(mm, pmd);
@@ -1024,29 +1558,19 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		cow_pte_drop_rss(mm, ptdesc);
 	pmd_clear(pmd);
 	trace_cow_pte_drop(mm, slot, _RET_IP_);
-	if (!tlb->fullmm) {
+	if (tlb->fullmm) {
+		/* Settled by __cow_pte_mm_exit(): who looks at these now? */
+		mm->cow_pte.nr_dropped++;
+	} else {
 		cow_pte_flush(mm, slot, slot + PMD_SIZE);
-		cow_pte_leave(mm, ptdesc);
-		spin_unlock(ptl);
-		spin_unlock(pml);
+		cow_pte_drop_zero_pages(mm, ptdesc);
 		atomic_long_dec(&mm->cow_pte.nr_protected);
 		mm_dec_nr_ptes(mm);
 		count_vm_event(COW_PTE_DROP);
-		return true;
 	}
-	/*
-	 * exit_mmap() need not flush before it leaves: nothing runs in this mm
-	 * any more, so a stale translation serves only speculation, for which
-	 * it is enough that the table stays a table.  The gather holds a
-	 * reference to it until after the flush.
-	 */
-	atomic_inc(&ptdesc->pt_cow_refs);
-	cow_pte_leave(mm, ptdesc);
+	cow_pte_leave(ptdesc);
 	spin_unlock(ptl);
 	spin_unlock(pml);
-	/* Settled by __cow_pte_mm_exit(): who looks at these now? */
-	mm->cow_pte.nr_dropped++;
-	__cow_pte_free_tlb(tlb, ptdesc, slot);
 	return true;
 }
 
@@ -1064,20 +1588,18 @@ static void cow_pte_free_rcu(struct rcu_head *head)
 }
 
 /**
- * __cow_pte_put - give up a reference to a table that has been shared
- * @ptdesc: the table
+ * __cow_pte_free - free a table that has been shared
+ * @ptdesc: the table; its last mm has been flushed
  *
- * The caller, or its mm, has been flushed.  The last reference frees the table
- * after a grace period, always: a software walker may have found it through
- * an mm that left long ago, and no IPI of the last owner reaches that one.
+ * After a grace period, always: a software walker may have found it through an
+ * mm that left long ago, and no IPI of the last owner reaches that one.
  */
-void __cow_pte_put(struct ptdesc *ptdesc)
+void __cow_pte_free(struct ptdesc *ptdesc)
 {
-	if (atomic_dec_and_test(&ptdesc->pt_cow_refs))
-		call_rcu(&ptdesc->pt_rcu_head, cow_pte_free_rcu);
+	call_rcu(&ptdesc->pt_rcu_head, cow_pte_free_rcu);
 }
 
-/* The gather puts the reference, see __tlb_remove_table(). */
+/* The gather frees it after its flush, see __tlb_remove_table(). */
 void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
 			unsigned long addr)
 {
@@ -1090,68 +1612,11 @@ void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
  * In place: what rmap does to a shared table, for all sharers
  */
 
-static bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
-			      unsigned long addr)
-{
-	unsigned long flags;
-	pmd_t *pmd, pmdval;
-	bool ret = false;
-
-	/*
-	 * The upper levels may be freed under us, unless interrupts are off:
-	 * an opted-in kernel frees them by RCU.  An entry that does point to
-	 * our table stays, for we hold the table's lock.
-	 */
-	local_irq_save(flags);
-	pmd = cow_pte_find_pmd(mm, addr);
-	if (pmd) {
-		pmdval = pmdp_get_lockless(pmd);
-		ret = pmd_present(pmdval) && !pmd_leaf(pmdval) &&
-		      pmd_pte_ptdesc(pmdval) == ptdesc;
-	}
-	local_irq_restore(flags);
-	return ret;
-}
-
 unsigned int __cow_pte_sharers(pte_t *ptep)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 
-	/* Is 1 again before a table that was shared becomes writable. */
-	return ptdesc_cow_pte(ptdesc) ? READ_ONCE(ptdesc->pt_cow_sharers) : 1;
-}
-
-static void cow_pte_add_rss_one(struct mm_struct *mm, unsigned long addr,
-				const int *rss, bool shared)
-{
-	struct cow_pte_fork *fork;
-	int i;
-
-	update_hiwater_rss(mm);
-	if (rss[MM_SWAPENTS] > 0)
-		cow_pte_add_mmlist(mm, &init_mm.mmlist);
-
-	spin_lock(&mm->cow_pte.lock);
-	fork = mm->cow_pte.fork;
-	for (i = 0; i < NR_MM_COUNTERS; i++) {
-		/*
-		 * In the middle of a fork.  What the child shares is not yet in
-		 * its counters, and never will be if fork fails; what it got a
-		 * copy of is.  And what fork has not reached yet will come to
-		 * the child as it is then, not as it was when fork began.
-		 */
-		bool inherited = i == MM_ANONPAGES || i == MM_SWAPENTS;
-		bool child = fork && fork->mm == mm && shared;
-
-		if (!rss[i])
-			continue;
-		if (child || (unlikely(fork) && fork->oldmm == mm &&
-			      inherited && addr >= READ_ONCE(fork->pos)))
-			atomic_long_add(rss[i], &fork->inherit[i]);
-		if (!child)
-			add_mm_counter(mm, i, rss[i]);
-	}
-	spin_unlock(&mm->cow_pte.lock);
+	return ptdesc_cow_pte(ptdesc) ? READ_ONCE(ptdesc->pt_cow_sharers) : 0;
 }
 
 static void cow_pte_add_rss(struct mm_struct *mm, unsigned long addr,
@@ -1159,19 +1624,19 @@ static void cow_pte_add_rss(struct mm_struct *mm, unsigned long addr,
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
 	struct ptdesc *ptdesc;
-	struct mm_struct *pos;
+	int i;
 
-	if (!ptep || !cow_pte_shared(ptep)) {
-		cow_pte_add_rss_one(mm, addr, rss, false);
+	if (!ptep || !__cow_pte_sharers(ptep)) {
+		cow_pte_add_private(mm, addr, rss);
 		return;
 	}
 	ptdesc = virt_to_ptdesc(ptep);
-	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (cow_pte_is_sharer(pos, ptdesc, addr))
-			cow_pte_add_rss_one(pos, addr, rss, true);
-	}
-	spin_unlock(&family->lock);
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		ptdesc->pt_cow_delta[i] += rss[i];
+	if (!family->changed)
+		WRITE_ONCE(family->changed, true);
+	if (rss[MM_SWAPENTS] > 0)
+		cow_pte_family_swap(family);
 }
 
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
@@ -1181,14 +1646,6 @@ void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 
 	rss[member] = value;
 	cow_pte_add_rss(mm, addr, ptep, rss);
-}
-
-void __cow_pte_acct_arg_size(struct mm_struct *mm, long nr)
-{
-	spin_lock(&mm->cow_pte.lock);
-	mm->cow_pte.nr_arg_pages += nr;
-	add_mm_counter(mm, MM_ANONPAGES, nr);
-	spin_unlock(&mm->cow_pte.lock);
 }
 
 void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
@@ -1202,109 +1659,213 @@ void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
 	cow_pte_add_rss(mm, addr, ptep, rss);
 }
 
+void __cow_pte_acct_arg_size(struct mm_struct *mm, long nr)
+{
+	spin_lock(&mm->cow_pte.lock);
+	atomic_long_add(nr, &mm->cow_pte.nr_arg_pages);
+	add_mm_counter(mm, MM_ANONPAGES, nr);
+	cow_pte_changed(mm);
+	spin_unlock(&mm->cow_pte.lock);
+}
+
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 			     pte_t *ptep, pte_t pteval, enum ttu_flags flags)
 {
-	struct cow_pte_family *family = mm->cow_pte.family;
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
-	struct mm_struct *pos;
+	const struct cow_pte_range range = {
+		.start = addr,
+		.end = addr + PAGE_SIZE,
+		.batch = true,
+		.pteval = pteval,
+		.flags = flags,
+	};
 
-	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (pos != mm && cow_pte_is_sharer(pos, ptdesc, addr))
-			try_to_unmap_flush_mm(pos, pteval, addr, flags);
-	}
-	spin_unlock(&family->lock);
+	if (cow_pte_flush_few(mm, ptdesc, &range))
+		return;
+	/*
+	 * One broadcast for the whole of reclaim's batch.  The sharers are not
+	 * told that it is pending: who leaves flushes anyway, see cow_pte_reuse()
+	 * for who stays.
+	 */
+	if (try_to_unmap_flush_everybody(pteval, flags))
+		ptdesc->pt_cow_unflushed = true;
+	else
+		flush_tlb_all();
+}
+
+/*
+ * To a fork() in the middle of a table an entry is ahead or behind: zap those
+ * behind first.
+ */
+unsigned long __cow_pte_zap_end(struct mm_struct *mm, unsigned long addr,
+				unsigned long end)
+{
+	struct cow_pte_fork *fork;
+
+	spin_lock(&mm->cow_pte.lock);
+	fork = mm->cow_pte.fork;
+	if (fork && fork->pos > addr && fork->pos < end)
+		end = fork->pos;
+	spin_unlock(&mm->cow_pte.lock);
+	return end;
 }
 
 /*
  * Pages were zapped by file offset.  The gather knows one mm: flush the others
  * here, before it frees the pages and before the table's lock is dropped.
  */
-void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
+void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
 			   pte_t *ptep, int *rss)
 {
-	struct cow_pte_family *family = mm->cow_pte.family;
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	unsigned long slot = cow_pte_slot(addr);
-	struct mm_struct *pos;
+	const struct cow_pte_range range = {
+		.start = slot,
+		.end = slot + PMD_SIZE,
+	};
 
-	if (!cow_pte_shared(ptep)) {
-		cow_pte_add_rss_one(mm, slot, rss, false);
+	cow_pte_add_rss(tlb->mm, addr, ptep, rss);
+	/* Each VMA that maps the file comes here; the first found entries. */
+	if (!cow_pte_shared(ptep) ||
+	    (!tlb->cleared_ptes && !ptdesc->pt_cow_unflushed))
 		return;
+	if (ptdesc->pt_cow_unflushed ||
+	    !cow_pte_flush_few(tlb->mm, ptdesc, &range)) {
+		flush_tlb_all();
+		ptdesc->pt_cow_unflushed = false;
 	}
-	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (!cow_pte_is_sharer(pos, ptdesc, slot))
-			continue;
-		if (pos != mm)
-			cow_pte_flush(pos, slot, slot + PMD_SIZE);
-		cow_pte_add_rss_one(pos, slot, rss, true);
-	}
-	spin_unlock(&family->lock);
+}
+
+void __cow_pte_taint(struct ptdesc *ptdesc)
+{
+	if (test_bit(PT_cow_tainted, &ptdesc->__page_flags))
+		return;
+	set_bit(PT_cow_tainted, &ptdesc->__page_flags);
+	/* GUP-fast looks at the PMD entry again: fork() sees this, or it that. */
+	smp_mb__after_atomic();
+}
+
+int __cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
+		  unsigned int flags)
+{
+	bool protected = pmd_table_protected(pmd);
+
+	if (protected && (flags & FOLL_WRITE))
+		return -EFAULT;
+	if (!page || !PageAnon(page))
+		return 0;
+	if (protected && (flags & FOLL_PIN))
+		return -EMLINK;
+	if (flags & FOLL_GET)
+		__cow_pte_taint(virt_to_ptdesc(ptep));
+	return 0;
+}
+
+/*
+ * Observers
+ */
+
+/*
+ * Accessed bits of a shared table are set by whoever maps it, and remain when
+ * it is shared no longer: to one process they would tell what another does.
+ * It is shown what fork() leaves behind instead, a parent's pages as accessed
+ * and a child's as not, until it makes a new beginning through clear_refs.
+ */
+bool __cow_pte_young(struct mm_struct *mm, pte_t *ptep, bool young)
+{
+	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
+
+	if (ptdesc_cow_pte(ptdesc) && ptdesc->pt_cow_mixed)
+		return !mm->cow_pte.inherited;
+	return young;
+}
+
+void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
+{
+	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
+	pte_t *pte = ptdesc_address(ptdesc);
+	int i;
+
+	if (!ptdesc_cow_pte(ptdesc) || !ptdesc->pt_cow_mixed ||
+	    ptdesc->pt_cow_sharers)
+		return;
+	for (i = 0; i < PTRS_PER_PTE; i++, pte++)
+		if (pte_present(ptep_get(pte)))
+			ptep_test_and_clear_young(vma, 0, pte);
+	ptdesc->pt_cow_mixed = false;
 }
 
 /* Families larger than this are not searched for the sake of statistics. */
 #define COW_PTE_SEARCH_MAX	64
 
-int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
-			      pte_t *ptep, int mapcount)
+/* The shared tables that other members of the family have in this slot. */
+static void cow_pte_find_others(struct mm_struct *mm, unsigned long addr,
+				struct ptdesc *own, struct cow_pte_others *others)
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
-	struct ptdesc *own = virt_to_ptdesc(ptep), *ptdesc;
-	int hidden = __cow_pte_sharers(ptep) - 1;
-	unsigned long flags, parts = 0;
 	struct mm_struct *pos;
-	unsigned int sharers;
+	struct ptdesc *ptdesc;
 	pmd_t *pmd, pmdval;
+	unsigned int i;
+
+	others->nr = 0;
+	if (refcount_read(&family->refs) > COW_PTE_SEARCH_MAX)
+		return;
+	spin_lock(&family->lock);
+	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
+		if (others->nr == ARRAY_SIZE(others->table))
+			break;
+		/* See cow_pte_is_sharer() */
+		local_irq_disable();
+		pmd = pos == mm ? NULL : cow_pte_find_pmd(pos, addr);
+		pmdval = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
+		local_irq_enable();
+		if (!pmd_table_protected(pmdval))
+			continue;
+		ptdesc = pmd_pte_ptdesc(pmdval);
+		for (i = 0; i < others->nr; i++)
+			if (others->table[i] == ptdesc)
+				break;
+		if (ptdesc != own && i == others->nr)
+			others->table[others->nr++] = ptdesc;
+	}
+	spin_unlock(&family->lock);
+}
+
+static bool cow_pte_same_page(pte_t a, pte_t b)
+{
+	if (pte_none(a) || pte_present(a) != pte_present(b))
+		return false;
+	return pte_present(a) ? pte_pfn(a) == pte_pfn(b) :
+				pte_to_swp_entry(a).val == pte_to_swp_entry(b).val;
+}
+
+int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
+			      pte_t *ptep, int mapcount,
+			      struct cow_pte_others *others)
+{
+	int hidden = max(__cow_pte_sharers(ptep), 1U) - 1;
+	unsigned int i, sharers;
 	pte_t *pte;
 
 	/* No table but ours maps it? */
-	if (mapcount < 2 || refcount_read(&family->refs) > COW_PTE_SEARCH_MAX)
+	if (mapcount < 2)
 		return hidden;
-
 	/*
-	 * The n sharers of another table count as one; each of them that we
-	 * meet adds its part of the n - 1 that are missing.
+	 * They stay for as long as the caller has its table mapped and locked,
+	 * for they are freed by RCU.
 	 */
-	spin_lock(&family->lock);
-	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (pos == mm)
-			continue;
-		/* See cow_pte_is_sharer(); the table is freed by RCU as well. */
-		local_irq_save(flags);
-		pmd = cow_pte_find_pmd(pos, addr);
-		pmdval = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
-		if (pmd_table_protected(pmdval)) {
-			ptdesc = pmd_pte_ptdesc(pmdval);
-			pte = (pte_t *)ptdesc_address(ptdesc) + pte_index(addr);
-			sharers = READ_ONCE(ptdesc->pt_cow_sharers);
-			if (ptdesc != own && sharers > 1 &&
-			    pte_pfn(ptep_get(pte)) == pte_pfn(ptep_get(ptep)))
-				parts += ((sharers - 1) << 16) / sharers;
-		}
-		local_irq_restore(flags);
+	if (!others->valid) {
+		cow_pte_find_others(mm, addr, virt_to_ptdesc(ptep), others);
+		others->valid = true;
 	}
-	spin_unlock(&family->lock);
-	return hidden + ((parts + (1 << 15)) >> 16);
-}
-
-int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags)
-{
-	if (flags & FOLL_WRITE)
-		return -EFAULT;
-	if (!page || !PageAnon(page))
-		return 0;
-	/* A pin needs a page exclusive to this mm, not just to the table. */
-	if (flags & FOLL_PIN)
-		return -EMLINK;
-	/*
-	 * The reference may outlive this mm's share in the table; who is left
-	 * alone with the table then must not write the page in place.
-	 */
-	if (flags & FOLL_GET)
-		set_bit(PT_cow_tainted, &virt_to_ptdesc(ptep)->__page_flags);
-	return 0;
+	for (i = 0; i < others->nr; i++) {
+		pte = (pte_t *)ptdesc_address(others->table[i]) + pte_index(addr);
+		sharers = READ_ONCE(others->table[i]->pt_cow_sharers);
+		if (sharers > 1 && cow_pte_same_page(ptep_get(pte), ptep_get(ptep)))
+			hidden += sharers - 1;
+	}
+	return hidden;
 }
 
 #ifdef CONFIG_DEBUG_COW_PTE
@@ -1338,10 +1899,25 @@ static bool cow_pte_supported(void)
 	return arch_supports_cow_pte();
 }
 
-/* The key stays on: tables may be shared even if nobody wants more of them. */
+/* Somebody wants to share, now or once the mode is other than never. */
+static bool cow_pte_asked;
+
+static DEFINE_MUTEX(cow_pte_enable_mutex);
+
+/*
+ * The hooks are patched in one after the other: nobody may share before the last
+ * one is there, and before GUP is over that missed one, see cow_pte_track().
+ * The key stays on: tables may be shared even if nobody wants more of them.
+ */
 static void cow_pte_enable(void)
 {
-	static_branch_enable(&cow_pte_key);
+	mutex_lock(&cow_pte_enable_mutex);
+	if (!cow_pte_ready) {
+		static_branch_enable(&cow_pte_key);
+		synchronize_rcu();
+		smp_store_release(&cow_pte_ready, true);
+	}
+	mutex_unlock(&cow_pte_enable_mutex);
 }
 
 /**
@@ -1350,10 +1926,10 @@ static void cow_pte_enable(void)
  * @on: 0 or 1
  *
  * Tables that are shared already stay so until somebody changes them.  May
- * sleep.
+ * sleep; takes the mmap_lock.
  *
  * Return: 0, -EINVAL if @on is neither 0 nor 1, -EOPNOTSUPP if this machine
- * cannot write-protect a table.
+ * cannot write-protect a table, -EINTR if the caller was killed meanwhile.
  */
 int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
 {
@@ -1361,12 +1937,22 @@ int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
 		return -EINVAL;
 	if (!cow_pte_supported())
 		return -EOPNOTSUPP;
-	if (on) {
-		cow_pte_enable();
-		set_bit(MMF_COW_PTE, &mm->flags);
-	} else {
+	if (!on) {
 		clear_bit(MMF_COW_PTE, &mm->flags);
+		return 0;
 	}
+	smp_store_mb(cow_pte_asked, true);
+	/* Not at the cost of all, while nobody may. */
+	if (READ_ONCE(cow_pte_mode) != COW_PTE_NEVER)
+		cow_pte_enable();
+	if (smp_load_acquire(&cow_pte_ready)) {
+		if (mmap_write_lock_killable(mm))
+			return -EINTR;
+		cow_pte_arm(mm);
+		cow_pte_track(mm);
+		mmap_write_unlock(mm);
+	}
+	set_bit(MMF_COW_PTE, &mm->flags);
 	return 0;
 }
 
@@ -1382,12 +1968,12 @@ static int cow_pte_set_mode(const char *name)
 
 	if (mode < 0)
 		return -EINVAL;
-	if (mode == COW_PTE_ALWAYS) {
-		if (!cow_pte_supported())
-			return -EOPNOTSUPP;
+	if (mode == COW_PTE_ALWAYS && !cow_pte_supported())
+		return -EOPNOTSUPP;
+	smp_store_mb(cow_pte_mode, mode);
+	if (mode == COW_PTE_ALWAYS ||
+	    (mode == COW_PTE_PRCTL && READ_ONCE(cow_pte_asked)))
 		cow_pte_enable();
-	}
-	WRITE_ONCE(cow_pte_mode, mode);
 	return 0;
 }
 

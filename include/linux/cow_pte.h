@@ -10,6 +10,7 @@
 #ifndef _LINUX_COW_PTE_H
 #define _LINUX_COW_PTE_H
 
+#include <linux/cow_pte_table.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
 
@@ -20,10 +21,12 @@ struct mmu_notifier_range;
  * struct cow_pte_fork - one fork() in progress that shares tables
  * @mm: the child
  * @oldmm: the parent, NULL if this fork copies conventionally
- * @pos: tables below this address have been shared or taken out of @inherit
+ * @pos: what is below this address has been shared or taken out of @inherit
+ * @pinned: the last table that was not shared because a page may be pinned
  * @inherit: what the shared tables will add to the child's counters
  * @nr_shared: tables attached to the child
  * @nr_protected: tables of the parent that this fork write-protected
+ * @counted: @inherit is counted table by table, not taken from the parent
  *
  * Lives on the stack of dup_mmap().  Other tasks reach it through
  * mm->cow_pte.fork under mm->cow_pte.lock; see cow_pte_add_mm_counter().
@@ -33,23 +36,34 @@ struct cow_pte_fork {
 	struct mm_struct *mm;
 	struct mm_struct *oldmm;
 	unsigned long pos;
+	unsigned long pinned;
 	atomic_long_t inherit[NR_MM_COUNTERS];
 	unsigned long nr_shared;
 	unsigned long nr_protected;
+	bool counted;
+#endif
+};
+
+/**
+ * struct cow_pte_others - shared tables that other processes have in a slot
+ * @valid: they have been looked for
+ * @nr: how many were found
+ * @table: the tables
+ *
+ * For cow_pte_hidden_mappings(): to be cleared whenever the caller maps and
+ * locks another table of its own.
+ */
+struct cow_pte_others {
+#ifdef CONFIG_COW_PTE
+	bool valid;
+	unsigned int nr;
+	struct ptdesc *table[16];
 #endif
 };
 
 #ifdef CONFIG_COW_PTE
 
-#include <linux/jump_label.h>
 #include <linux/sched/coredump.h>
-
-DECLARE_STATIC_KEY_FALSE(cow_pte_key);
-
-static __always_inline bool cow_pte_enabled(void)
-{
-	return static_branch_unlikely(&cow_pte_key);
-}
 
 /*
  * Does this entry point to a write-protected table?  Then the table may be
@@ -64,7 +78,9 @@ void __cow_pte_mm_init(struct mm_struct *mm);
 void __cow_pte_mm_exit(struct mm_struct *mm);
 void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 			  struct mm_struct *oldmm);
-void __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma);
+int __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma);
+void __cow_pte_copied(struct mm_struct *oldmm, unsigned long addr,
+		      const int *rss);
 void __cow_pte_fork_end(struct cow_pte_fork *fork, int error);
 long __cow_pte_copy(struct vm_area_struct *dst_vma,
 		    struct vm_area_struct *src_vma, pmd_t *dst_pmd,
@@ -75,17 +91,25 @@ int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
 int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
+bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
+void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr);
 bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   pmd_t *pmd, unsigned long addr, unsigned long end,
 		   struct zap_details *details);
-void __cow_pte_zap_inplace(struct mm_struct *mm, unsigned long addr,
+unsigned long __cow_pte_zap_end(struct mm_struct *mm, unsigned long addr,
+				unsigned long end);
+void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
 			   pte_t *ptep, int *rss);
 void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
 			unsigned long addr);
-void __cow_pte_put(struct ptdesc *ptdesc);
 unsigned int __cow_pte_sharers(pte_t *ptep);
+void __cow_pte_mm_rss(struct mm_struct *mm, long *rss);
 int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
-			      pte_t *ptep, int mapcount);
+			      pte_t *ptep, int mapcount,
+			      struct cow_pte_others *others);
+bool __cow_pte_young(struct mm_struct *mm, pte_t *ptep, bool young);
+void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep);
+void __cow_pte_unuse(void);
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 			      pte_t *ptep, int member, int value);
 void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
@@ -93,7 +117,9 @@ void __cow_pte_account_swap(struct mm_struct *mm, unsigned long addr,
 void __cow_pte_acct_arg_size(struct mm_struct *mm, long nr);
 void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 			     pte_t *ptep, pte_t pteval, enum ttu_flags flags);
-int __cow_pte_gup(pte_t *ptep, struct page *page, unsigned int flags);
+int __cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
+		  unsigned int flags);
+void __cow_pte_taint(struct ptdesc *ptdesc);
 int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on);
 
 /**
@@ -147,13 +173,31 @@ static inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
  * @oldmm: the parent
  * @vma: VMA of the parent with VM_DONTCOPY or VM_WIPEONFORK
  *
- * The caller holds both mmap_locks for writing.
+ * The caller holds both mmap_locks for writing.  May sleep.
+ *
+ * Return: 0, or -ENOMEM if a table of the parent could not be made private.
  */
-static inline void cow_pte_fork_skip(struct mm_struct *oldmm,
-				     struct vm_area_struct *vma)
+static inline int cow_pte_fork_skip(struct mm_struct *oldmm,
+				    struct vm_area_struct *vma)
+{
+	if (!cow_pte_enabled())
+		return 0;
+	return __cow_pte_fork_skip(oldmm, vma);
+}
+
+/**
+ * cow_pte_copied - fork() has copied entries of a table that is not shared
+ * @oldmm: the parent
+ * @addr: address behind the last one
+ * @rss: what they added to the child's counters
+ *
+ * Under the lock of the parent's table.
+ */
+static inline void cow_pte_copied(struct mm_struct *oldmm, unsigned long addr,
+				  const int *rss)
 {
 	if (cow_pte_enabled())
-		__cow_pte_fork_skip(oldmm, vma);
+		__cow_pte_copied(oldmm, addr, rss);
 }
 
 /**
@@ -267,6 +311,38 @@ static inline int cow_pte_break_edges(struct mm_struct *mm,
 }
 
 /**
+ * cow_pte_others - does an operation have to pass a table by?
+ * @mm: the mm; its mmap_lock is held
+ * @pmd: entry that may point to a shared table
+ * @addr: an address in the table's range
+ *
+ * For scanners, who do not change a table that others share.  One that @mm is
+ * alone with is taken back, without a copy.  Does not sleep.
+ *
+ * Return: true if others share the table.
+ */
+static inline bool cow_pte_others(struct mm_struct *mm, pmd_t *pmd,
+				  unsigned long addr)
+{
+	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
+		return false;
+	return __cow_pte_others(mm, pmd, addr);
+}
+
+/**
+ * cow_pte_take_back - take a table back that no other process shares any more
+ * @mm: the mm; its mmap_lock is held
+ * @addr: an address in the table's range
+ *
+ * Does not sleep.
+ */
+static inline void cow_pte_take_back(struct mm_struct *mm, unsigned long addr)
+{
+	if (cow_pte_enabled() && atomic_long_read(&mm->cow_pte.nr_protected))
+		__cow_pte_take_back(mm, addr);
+}
+
+/**
  * cow_pte_zap - remove a shared table from an mm instead of its entries
  * @tlb: the gather of the caller
  * @vma: VMA being zapped
@@ -297,28 +373,44 @@ static inline bool cow_pte_zap_by_offset(struct zap_details *details)
 }
 
 /**
- * cow_pte_add_rss_vec - account what zap_pte_range() removed
+ * cow_pte_zap_end - where zap_pte_range() has to account what it has removed
  * @mm: the mm being zapped
- * @addr: an address in the table's range
+ * @addr: first address
+ * @end: address behind the last one, in the same table, whose lock is held
+ * @details: as for zap_pte_range()
+ *
+ * Return: an address above @addr, @end at most.
+ */
+static inline unsigned long cow_pte_zap_end(struct mm_struct *mm,
+					    unsigned long addr,
+					    unsigned long end,
+					    struct zap_details *details)
+{
+	if (!cow_pte_enabled() || !cow_pte_zap_by_offset(details))
+		return end;
+	return __cow_pte_zap_end(mm, addr, end);
+}
+
+/**
+ * cow_pte_add_rss_vec - account what zap_pte_range() removed
+ * @tlb: the gather, which knows what it has to flush
+ * @addr: where it began
  * @ptep: an entry of the table, whose lock is held
  * @details: as for zap_pte_range()
  * @rss: change by counter
  *
- * Return: true if this was all; false if the caller adds @rss to @mm itself.
+ * Flushes the other sharers of the table.
+ *
+ * Return: true if this was all; false if the caller adds @rss to the mm itself.
  */
-static inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
+static inline bool cow_pte_add_rss_vec(struct mmu_gather *tlb,
 				       unsigned long addr, pte_t *ptep,
 				       struct zap_details *details, int *rss)
 {
 	if (!cow_pte_enabled() || !cow_pte_zap_by_offset(details))
 		return false;
-	__cow_pte_zap_inplace(mm, addr, ptep, rss);
+	__cow_pte_zap_inplace(tlb, addr, ptep, rss);
 	return true;
-}
-
-static inline bool ptdesc_cow_pte(struct ptdesc *ptdesc)
-{
-	return test_bit(PT_cow, &ptdesc->__page_flags);
 }
 
 /**
@@ -339,33 +431,52 @@ static inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
 }
 
 /**
- * cow_pte_put - free a table unless it may have been shared before
- * @ptdesc: page table of any level, which no CPU walks any more
+ * cow_pte_shared - do several processes map memory through one table?
+ * @ptep: an entry of the table, whose lock is held
  *
- * Return: true if the table is taken care of.
+ * Return: true if they do.
  */
-static inline bool cow_pte_put(struct ptdesc *ptdesc)
+static inline bool cow_pte_shared(pte_t *ptep)
 {
-	if (!cow_pte_enabled() || !ptdesc_cow_pte(ptdesc))
-		return false;
-	__cow_pte_put(ptdesc);
-	return true;
+	return cow_pte_enabled() && __cow_pte_sharers(ptep) > 1;
 }
 
 /**
- * cow_pte_sharers - number of processes that map memory through one table
- * @ptep: an entry of the table, whose lock is held
+ * cow_pte_mm_rss - the counters of an mm, to be shown to users
+ * @mm: the mm, which has users
+ * @rss: the counters, in pages
  *
- * Return: at least 1.
+ * Looks at the tables that @mm shares, if any of the family has been changed
+ * in place.  May sleep.
  */
-static inline unsigned int cow_pte_sharers(pte_t *ptep)
+static inline void cow_pte_mm_rss(struct mm_struct *mm, long *rss)
 {
-	return cow_pte_enabled() ? __cow_pte_sharers(ptep) : 1;
+	int i;
+
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		rss[i] = percpu_counter_sum(&mm->rss_stat[i]);
+	if (cow_pte_enabled() && atomic_long_read(&mm->cow_pte.nr_protected))
+		__cow_pte_mm_rss(mm, rss);
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		rss[i] = max(rss[i], 0L);
 }
 
-static inline bool cow_pte_shared(pte_t *ptep)
+/**
+ * cow_pte_get_mm_rss - get_mm_rss(), as cow_pte_mm_rss() has it
+ * @mm: the mm, which has users
+ *
+ * May sleep.
+ *
+ * Return: the number of resident pages.
+ */
+static inline unsigned long cow_pte_get_mm_rss(struct mm_struct *mm)
 {
-	return cow_pte_sharers(ptep) > 1;
+	long rss[NR_MM_COUNTERS];
+
+	if (!cow_pte_enabled() || !atomic_long_read(&mm->cow_pte.nr_protected))
+		return get_mm_rss(mm);
+	cow_pte_mm_rss(mm, rss);
+	return rss[MM_FILEPAGES] + rss[MM_ANONPAGES] + rss[MM_SHMEMPAGES];
 }
 
 /**
@@ -375,18 +486,58 @@ static inline bool cow_pte_shared(pte_t *ptep)
  * @ptep: the entry, whose table's lock is held
  * @mapcount: how often the page is mapped, or the swap entry is counted
  *
- * For statistics.  Exact for families of up to 64 processes; in larger ones,
- * other tables than @ptep's count once however many processes share them.
+ * @others: what is known of the tables of others
+ *
+ * For statistics.  In families of more than 64 processes, and where a page is
+ * mapped at another address or by another family, other tables than @ptep's
+ * count once however many processes share them.
  *
  * Return: what to add to @mapcount to get the number of processes.
  */
 static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
 					  unsigned long addr, pte_t *ptep,
-					  int mapcount)
+					  int mapcount,
+					  struct cow_pte_others *others)
 {
 	if (!cow_pte_enabled() || !mm->cow_pte.family)
 		return 0;
-	return __cow_pte_hidden_mappings(mm, addr, ptep, mapcount);
+	return __cow_pte_hidden_mappings(mm, addr, ptep, mapcount, others);
+}
+
+/**
+ * cow_pte_young - has this mm accessed the page?
+ * @mm: the mm
+ * @ptep: entry of the page, whose table's lock is held
+ * @young: its accessed bit
+ *
+ * Return: @young, unless others have or had a part in it.
+ */
+static inline bool cow_pte_young(struct mm_struct *mm, pte_t *ptep, bool young)
+{
+	return cow_pte_enabled() ? __cow_pte_young(mm, ptep, young) : young;
+}
+
+/**
+ * cow_pte_clear_young - clear_refs makes a new beginning for a table
+ * @vma: a VMA of the table
+ * @ptep: an entry of it; its lock is held
+ */
+static inline void cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
+{
+	if (cow_pte_enabled())
+		__cow_pte_clear_young(vma, ptep);
+}
+
+/**
+ * cow_pte_unuse - let swapoff find all mms that may have swap entries
+ *
+ * Puts those on the mmlist that it can reach only through shared tables.  May
+ * sleep.
+ */
+static inline void cow_pte_unuse(void)
+{
+	if (cow_pte_enabled())
+		__cow_pte_unuse();
 }
 
 /**
@@ -398,7 +549,7 @@ static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
  * @value: what to add
  *
  * The change counts for every mm that shares the table, and for a child that
- * is just being forked.
+ * is just being forked.  Does not visit them.
  */
 static inline void cow_pte_add_mm_counter(struct mm_struct *mm,
 					  unsigned long addr, pte_t *ptep,
@@ -440,8 +591,15 @@ static inline void cow_pte_account_swap(struct mm_struct *mm,
  */
 static inline void cow_pte_acct_arg_size(struct mm_struct *mm, long nr)
 {
-	/* Always, for the feature may be enabled in between. */
-	__cow_pte_acct_arg_size(mm, nr);
+	/* Always, for @mm may be armed in between; that waits for us. */
+	rcu_read_lock();
+	if (!READ_ONCE(mm->cow_pte.armed)) {
+		atomic_long_add(nr, &mm->cow_pte.nr_arg_pages);
+		add_mm_counter(mm, MM_ANONPAGES, nr);
+	} else {
+		__cow_pte_acct_arg_size(mm, nr);
+	}
+	rcu_read_unlock();
 }
 
 /**
@@ -467,13 +625,56 @@ static inline void cow_pte_flush_sharers(struct mm_struct *mm,
  * @page: the page, or NULL if it has no usable struct page
  * @flags: FOLL_*
  *
+ * Through a protected table nobody writes, and pins an anonymous page: a pin
+ * needs a page exclusive to this mm, not just to the table.  A reference may
+ * outlive fork() and the share of this mm in the table, so the table must know.
+ *
  * Return: 0 if it may, -EFAULT if a write fault has to come first, -EMLINK if
  * an unsharing fault has to.
  */
 static inline int cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
 			      unsigned int flags)
 {
-	return pmd_cow_pte(pmd) ? __cow_pte_gup(ptep, page, flags) : 0;
+	return cow_pte_enabled() ? __cow_pte_gup(pmd, ptep, page, flags) : 0;
+}
+
+/**
+ * cow_pte_gup_fast - GUP-fast has taken a page through a table
+ * @ptep: entry of the page
+ * @folio: its folio
+ * @flags: FOLL_*
+ *
+ * To be called before it looks at the PMD entry again.  Interrupts are off.
+ */
+static inline void cow_pte_gup_fast(pte_t *ptep, struct folio *folio,
+				    unsigned int flags)
+{
+	if (cow_pte_enabled() && (flags & FOLL_GET) && folio_test_anon(folio))
+		__cow_pte_taint(virt_to_ptdesc(ptep));
+}
+
+/**
+ * cow_pte_gup_split - a huge page becomes entries of a table
+ * @ptep: the first entry; nobody knows the table yet
+ *
+ * References that were taken before are not known.
+ */
+static inline void cow_pte_gup_split(pte_t *ptep)
+{
+	if (cow_pte_enabled())
+		__cow_pte_taint(virt_to_ptdesc(ptep));
+}
+
+/**
+ * cow_pte_gup_move - an entry moves to another table
+ * @old: an entry of the old table
+ * @new: an entry of the new one; both locks are held
+ */
+static inline void cow_pte_gup_move(pte_t *old, pte_t *new)
+{
+	if (cow_pte_enabled() &&
+	    test_bit(PT_cow_tainted, &virt_to_ptdesc(old)->__page_flags))
+		__cow_pte_taint(virt_to_ptdesc(new));
 }
 
 static inline bool cow_pte_get(struct mm_struct *mm)
@@ -493,12 +694,7 @@ static inline void cow_pte_exec(struct mm_struct *mm)
 
 #else /* !CONFIG_COW_PTE */
 
-/* Folded early, so that the compiler makes of the callers what it always did. */
-
-static __always_inline bool cow_pte_enabled(void)
-{
-	return false;
-}
+/* Folded early, as above. */
 
 static __always_inline bool pmd_cow_pte(pmd_t pmd)
 {
@@ -524,8 +720,14 @@ static __always_inline void cow_pte_fork_begin(struct cow_pte_fork *fork,
 {
 }
 
-static __always_inline void cow_pte_fork_skip(struct mm_struct *oldmm,
-					      struct vm_area_struct *vma)
+static __always_inline int cow_pte_fork_skip(struct mm_struct *oldmm,
+					     struct vm_area_struct *vma)
+{
+	return 0;
+}
+
+static __always_inline void cow_pte_copied(struct mm_struct *oldmm,
+					   unsigned long addr, const int *rss)
 {
 }
 
@@ -564,6 +766,17 @@ static __always_inline int cow_pte_break_edges(struct mm_struct *mm,
 	return 0;
 }
 
+static __always_inline bool cow_pte_others(struct mm_struct *mm, pmd_t *pmd,
+					   unsigned long addr)
+{
+	return false;
+}
+
+static __always_inline void cow_pte_take_back(struct mm_struct *mm,
+					      unsigned long addr)
+{
+}
+
 static __always_inline bool cow_pte_zap(struct mmu_gather *tlb,
 					struct vm_area_struct *vma, pmd_t *pmd,
 					unsigned long addr, unsigned long end,
@@ -577,7 +790,15 @@ static __always_inline bool cow_pte_zap_by_offset(struct zap_details *details)
 	return false;
 }
 
-static __always_inline bool cow_pte_add_rss_vec(struct mm_struct *mm,
+static __always_inline unsigned long cow_pte_zap_end(struct mm_struct *mm,
+						     unsigned long addr,
+						     unsigned long end,
+						     struct zap_details *details)
+{
+	return end;
+}
+
+static __always_inline bool cow_pte_add_rss_vec(struct mmu_gather *tlb,
 						unsigned long addr, pte_t *ptep,
 						struct zap_details *details, int *rss)
 {
@@ -590,16 +811,6 @@ static __always_inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t t
 	return false;
 }
 
-static __always_inline bool cow_pte_put(struct ptdesc *ptdesc)
-{
-	return false;
-}
-
-static __always_inline unsigned int cow_pte_sharers(pte_t *ptep)
-{
-	return 1;
-}
-
 static __always_inline bool cow_pte_shared(pte_t *ptep)
 {
 	return false;
@@ -607,9 +818,38 @@ static __always_inline bool cow_pte_shared(pte_t *ptep)
 
 static __always_inline int cow_pte_hidden_mappings(struct mm_struct *mm,
 						   unsigned long addr, pte_t *ptep,
-						   int mapcount)
+						   int mapcount,
+						   struct cow_pte_others *others)
 {
 	return 0;
+}
+
+static __always_inline void cow_pte_mm_rss(struct mm_struct *mm, long *rss)
+{
+	int i;
+
+	for (i = 0; i < NR_MM_COUNTERS; i++)
+		rss[i] = get_mm_counter_sum(mm, i);
+}
+
+static __always_inline unsigned long cow_pte_get_mm_rss(struct mm_struct *mm)
+{
+	return get_mm_rss(mm);
+}
+
+static __always_inline bool cow_pte_young(struct mm_struct *mm, pte_t *ptep,
+					  bool young)
+{
+	return young;
+}
+
+static __always_inline void cow_pte_clear_young(struct vm_area_struct *vma,
+						pte_t *ptep)
+{
+}
+
+static __always_inline void cow_pte_unuse(void)
+{
 }
 
 static __always_inline void cow_pte_add_mm_counter(struct mm_struct *mm,
@@ -641,6 +881,19 @@ static __always_inline int cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page
 				       unsigned int flags)
 {
 	return 0;
+}
+
+static __always_inline void cow_pte_gup_fast(pte_t *ptep, struct folio *folio,
+					     unsigned int flags)
+{
+}
+
+static __always_inline void cow_pte_gup_split(pte_t *ptep)
+{
+}
+
+static __always_inline void cow_pte_gup_move(pte_t *old, pte_t *new)
+{
 }
 
 static __always_inline void cow_pte_exec(struct mm_struct *mm)

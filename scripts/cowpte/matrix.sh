@@ -222,7 +222,9 @@ main()
 	for name; do
 		settings "$name" > /dev/null
 	done
-	"$SCRIPTS/deps.sh" -q build
+	"$SCRIPTS/deps.sh" build
+	mkdir -p "$BUILD"
+	tree_exists
 	check_tree
 	mkdir -p "$KOUT"
 	trap summary EXIT
