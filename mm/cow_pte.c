@@ -543,7 +543,7 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	mm->cow_pte.nr_changes = 0;
 	atomic_long_set(&mm->cow_pte.nr_arg_pages, 0);
 	mm->cow_pte.armed = cow_pte_wanted(mm);
-	mm->cow_pte.inherited = false;
+	mm->cow_pte.generation = 0;
 	mm->cow_pte.unloaded = false;
 	mm->cow_pte.untracked = !READ_ONCE(cow_pte_ready);
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
@@ -695,7 +695,7 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 	if (!family)
 		return;
 	cow_pte_family_join(family, mm, oldmm);
-	mm->cow_pte.inherited = true;
+	mm->cow_pte.generation = min(oldmm->cow_pte.generation + 1, 254);
 	cow_pte_arm(oldmm);
 	cow_pte_arm(mm);
 	cow_pte_track(oldmm);
@@ -884,7 +884,7 @@ static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 	ptdesc->pt_cow_far = false;
 	ptdesc->pt_cow_sharers = 1;
 	if (!ptdesc_cow_pte(ptdesc)) {
-		ptdesc->pt_cow_mixed = false;
+		ptdesc->pt_cow_mixed = 0;
 		set_bit(PT_cow, &ptdesc->__page_flags);
 	}
 	pmdp_table_set_wrprotect(src_pmd);
@@ -895,7 +895,8 @@ static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 		return false;
 	}
 	/* The CPUs of all sharers set accessed bits in it from now on. */
-	ptdesc->pt_cow_mixed = true;
+	if (!ptdesc->pt_cow_mixed)
+		ptdesc->pt_cow_mixed = fork->oldmm->cow_pte.generation + 1;
 	fork->nr_protected++;
 	return true;
 }
@@ -1168,6 +1169,15 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 }
 
+/*
+ * Had the mm this table before it was shared?  All other sharers descend from
+ * that one.
+ */
+static bool cow_pte_first(struct mm_struct *mm, struct ptdesc *ptdesc)
+{
+	return mm->cow_pte.generation < ptdesc->pt_cow_mixed;
+}
+
 /* One sharer less of at least two; no CPU of it uses the table any more (I4). */
 static void cow_pte_leave(struct ptdesc *ptdesc)
 {
@@ -1212,9 +1222,8 @@ undo:
 }
 
 static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
-			       unsigned long addr)
+			       unsigned long addr, bool young)
 {
-	bool young = !mm->cow_pte.inherited;
 	struct folio *folio;
 	struct page *page;
 	swp_entry_t entry;
@@ -1295,7 +1304,8 @@ again:
 	 * the copy and the switch, and nobody finds us neither here nor there.
 	 */
 	cow_pte_copy_table(mm, ptdesc_address(page_ptdesc(new)),
-			   ptdesc_address(ptdesc), slot);
+			   ptdesc_address(ptdesc), slot,
+			   cow_pte_first(mm, ptdesc));
 	clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
 	smp_wmb(); /* See comment in pmd_install() */
 	pmd_populate(mm, pmd, new);
@@ -1771,13 +1781,16 @@ int __cow_pte_gup(pmd_t pmd, pte_t *ptep, struct page *page,
  * It is shown what fork() leaves behind instead, a parent's pages as accessed
  * and a child's as not, until it makes a new beginning through clear_refs.
  */
-bool __cow_pte_young(struct mm_struct *mm, pte_t *ptep, bool young)
+void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 
-	if (ptdesc_cow_pte(ptdesc) && ptdesc->pt_cow_mixed)
-		return !mm->cow_pte.inherited;
-	return young;
+	view->own = max(__cow_pte_sharers(ptep), 1U) - 1;
+	if (ptdesc_cow_pte(ptdesc)) {
+		view->mixed = ptdesc->pt_cow_mixed;
+		view->first = cow_pte_first(mm, ptdesc);
+	}
+	view->searched = false;
 }
 
 void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
@@ -1792,28 +1805,29 @@ void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
 	for (i = 0; i < PTRS_PER_PTE; i++, pte++)
 		if (pte_present(ptep_get(pte)))
 			ptep_test_and_clear_young(vma, 0, pte);
-	ptdesc->pt_cow_mixed = false;
+	ptdesc->pt_cow_mixed = 0;
 }
 
 /* Families larger than this are not searched for the sake of statistics. */
 #define COW_PTE_SEARCH_MAX	64
 
 /* The shared tables that other members of the family have in this slot. */
-static void cow_pte_find_others(struct mm_struct *mm, unsigned long addr,
-				struct ptdesc *own, struct cow_pte_others *others)
+static noinline void cow_pte_search(struct cow_pte_view *view,
+				    struct mm_struct *mm, unsigned long addr,
+				    struct ptdesc *own)
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
 	struct mm_struct *pos;
 	struct ptdesc *ptdesc;
 	pmd_t *pmd, pmdval;
-	unsigned int i;
+	unsigned int sharers, i;
+	pte_t *table;
 
-	others->nr = 0;
 	if (refcount_read(&family->refs) > COW_PTE_SEARCH_MAX)
 		return;
 	spin_lock(&family->lock);
 	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (others->nr == ARRAY_SIZE(others->table))
+		if (view->nr == ARRAY_SIZE(view->table))
 			break;
 		/* See cow_pte_is_sharer() */
 		local_irq_disable();
@@ -1823,48 +1837,43 @@ static void cow_pte_find_others(struct mm_struct *mm, unsigned long addr,
 		if (!pmd_table_protected(pmdval))
 			continue;
 		ptdesc = pmd_pte_ptdesc(pmdval);
-		for (i = 0; i < others->nr; i++)
-			if (others->table[i] == ptdesc)
-				break;
-		if (ptdesc != own && i == others->nr)
-			others->table[others->nr++] = ptdesc;
+		sharers = READ_ONCE(ptdesc->pt_cow_sharers);
+		if (ptdesc == own || sharers < 2)
+			continue;
+		table = ptdesc_address(ptdesc);
+		for (i = 0; i < view->nr && view->table[i] != table; i++)
+			;
+		if (i == view->nr) {
+			view->table[i] = table;
+			view->hidden[i] = sharers - 1;
+			view->nr++;
+		}
 	}
 	spin_unlock(&family->lock);
 }
 
 static bool cow_pte_same_page(pte_t a, pte_t b)
 {
-	if (pte_none(a) || pte_present(a) != pte_present(b))
-		return false;
-	return pte_present(a) ? pte_pfn(a) == pte_pfn(b) :
-				pte_to_swp_entry(a).val == pte_to_swp_entry(b).val;
+	if (pte_present(a))
+		return pte_present(b) && pte_pfn(a) == pte_pfn(b);
+	return !pte_none(a) && !pte_present(b) &&
+	       pte_to_swp_entry(a).val == pte_to_swp_entry(b).val;
 }
 
-int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
-			      pte_t *ptep, int mapcount,
-			      struct cow_pte_others *others)
+int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
+			      unsigned long addr, pte_t *ptep)
 {
-	int hidden = max(__cow_pte_sharers(ptep), 1U) - 1;
-	unsigned int i, sharers;
-	pte_t *pte;
+	pte_t pte = ptep_get(ptep);
+	int hidden = view->own;
+	unsigned int i;
 
-	/* No table but ours maps it? */
-	if (mapcount < 2)
-		return hidden;
-	/*
-	 * They stay for as long as the caller has its table mapped and locked,
-	 * for they are freed by RCU.
-	 */
-	if (!others->valid) {
-		cow_pte_find_others(mm, addr, virt_to_ptdesc(ptep), others);
-		others->valid = true;
+	if (!view->searched) {
+		cow_pte_search(view, mm, addr, virt_to_ptdesc(ptep));
+		view->searched = true;
 	}
-	for (i = 0; i < others->nr; i++) {
-		pte = (pte_t *)ptdesc_address(others->table[i]) + pte_index(addr);
-		sharers = READ_ONCE(others->table[i]->pt_cow_sharers);
-		if (sharers > 1 && cow_pte_same_page(ptep_get(pte), ptep_get(ptep)))
-			hidden += sharers - 1;
-	}
+	for (i = 0; i < view->nr; i++)
+		if (cow_pte_same_page(pte, ptep_get(view->table[i] + pte_index(addr))))
+			hidden += view->hidden[i];
 	return hidden;
 }
 

@@ -45,19 +45,27 @@ struct cow_pte_fork {
 };
 
 /**
- * struct cow_pte_others - shared tables that other processes have in a slot
- * @valid: they have been looked for
+ * struct cow_pte_view - what an observer of a table has to know of others
+ * @own: processes that share the table, beside the observed one
+ * @mixed: its accessed bits are those of several processes
+ * @first: the observed process had it before the others
+ * @searched: the tables of others have been looked for
  * @nr: how many were found
- * @table: the tables
+ * @table: the shared tables that others have in the same place
+ * @hidden: mappings of each that a mapcount does not show
  *
- * For cow_pte_hidden_mappings(): to be cleared whenever the caller maps and
- * locks another table of its own.
+ * Filled in by cow_pte_view(), for as long as the caller has its table mapped and
+ * locked: those of others are freed by RCU.
  */
-struct cow_pte_others {
+struct cow_pte_view {
 #ifdef CONFIG_COW_PTE
-	bool valid;
+	int own;
+	bool mixed;
+	bool first;
+	bool searched;
 	unsigned int nr;
-	struct ptdesc *table[16];
+	pte_t *table[16];
+	int hidden[16];
 #endif
 };
 
@@ -104,10 +112,10 @@ void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
 			unsigned long addr);
 unsigned int __cow_pte_sharers(pte_t *ptep);
 void __cow_pte_mm_rss(struct mm_struct *mm, long *rss);
-int __cow_pte_hidden_mappings(struct mm_struct *mm, unsigned long addr,
-			      pte_t *ptep, int mapcount,
-			      struct cow_pte_others *others);
-bool __cow_pte_young(struct mm_struct *mm, pte_t *ptep, bool young);
+void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm,
+		    pte_t *ptep);
+int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
+			      unsigned long addr, pte_t *ptep);
 void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep);
 void __cow_pte_unuse(void);
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
@@ -480,13 +488,29 @@ static inline unsigned long cow_pte_get_mm_rss(struct mm_struct *mm)
 }
 
 /**
+ * cow_pte_view - look at a table on behalf of an observer
+ * @view: to be filled in
+ * @mm: the mm that is observed
+ * @ptep: an entry of the table, whose lock is held
+ */
+static inline void cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm,
+				pte_t *ptep)
+{
+	view->own = 0;
+	view->mixed = false;
+	view->searched = true;
+	view->nr = 0;
+	if (cow_pte_enabled() && mm->cow_pte.family)
+		__cow_pte_view(view, mm, ptep);
+}
+
+/**
  * cow_pte_hidden_mappings - mappings of a page that mapcounts do not show
- * @mm: an mm that maps the page
- * @addr: where it does
- * @ptep: the entry, whose table's lock is held
+ * @view: what is known of the table
+ * @mm: the mm that is observed
+ * @addr: where it maps the page
+ * @ptep: the entry
  * @mapcount: how often the page is mapped, or the swap entry is counted
- *
- * @others: what is known of the tables of others
  *
  * For statistics.  In families of more than 64 processes, and where a page is
  * mapped at another address or by another family, other tables than @ptep's
@@ -494,27 +518,27 @@ static inline unsigned long cow_pte_get_mm_rss(struct mm_struct *mm)
  *
  * Return: what to add to @mapcount to get the number of processes.
  */
-static inline int cow_pte_hidden_mappings(struct mm_struct *mm,
+static inline int cow_pte_hidden_mappings(struct cow_pte_view *view,
+					  struct mm_struct *mm,
 					  unsigned long addr, pte_t *ptep,
-					  int mapcount,
-					  struct cow_pte_others *others)
+					  int mapcount)
 {
-	if (!cow_pte_enabled() || !mm->cow_pte.family)
-		return 0;
-	return __cow_pte_hidden_mappings(mm, addr, ptep, mapcount, others);
+	/* No table but ours maps it? */
+	if (mapcount < 2 || (view->searched && !view->nr))
+		return view->own;
+	return __cow_pte_hidden_mappings(view, mm, addr, ptep);
 }
 
 /**
- * cow_pte_young - has this mm accessed the page?
- * @mm: the mm
- * @ptep: entry of the page, whose table's lock is held
- * @young: its accessed bit
+ * cow_pte_young - has the observed mm accessed the page?
+ * @view: what is known of the table
+ * @young: the accessed bit
  *
  * Return: @young, unless others have or had a part in it.
  */
-static inline bool cow_pte_young(struct mm_struct *mm, pte_t *ptep, bool young)
+static inline bool cow_pte_young(const struct cow_pte_view *view, bool young)
 {
-	return cow_pte_enabled() ? __cow_pte_young(mm, ptep, young) : young;
+	return unlikely(view->mixed) ? view->first : young;
 }
 
 /**
@@ -816,10 +840,15 @@ static __always_inline bool cow_pte_shared(pte_t *ptep)
 	return false;
 }
 
-static __always_inline int cow_pte_hidden_mappings(struct mm_struct *mm,
+static __always_inline void cow_pte_view(struct cow_pte_view *view,
+					 struct mm_struct *mm, pte_t *ptep)
+{
+}
+
+static __always_inline int cow_pte_hidden_mappings(struct cow_pte_view *view,
+						   struct mm_struct *mm,
 						   unsigned long addr, pte_t *ptep,
-						   int mapcount,
-						   struct cow_pte_others *others)
+						   int mapcount)
 {
 	return 0;
 }
@@ -837,7 +866,7 @@ static __always_inline unsigned long cow_pte_get_mm_rss(struct mm_struct *mm)
 	return get_mm_rss(mm);
 }
 
-static __always_inline bool cow_pte_young(struct mm_struct *mm, pte_t *ptep,
+static __always_inline bool cow_pte_young(const struct cow_pte_view *view,
 					  bool young)
 {
 	return young;

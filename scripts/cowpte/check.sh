@@ -19,11 +19,26 @@ SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2400}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240
 
-# In force mode the programs that say most in a short time, and of the longest
-# ones two of the four processes that act in turn; with FULL=1, all of it.
-FORCED="isolation syscalls tree threads"
-LONG="advice swap faults"
+# In force mode the programs that say most in a short time; with FULL=1, all.
+FORCED="syscalls tree threads"
 FULL=${FULL:-}
+
+# less PROGRAM: the options with which the longest programs leave out what says
+# least: two of the four processes that act in turn, families of seventy; nothing
+# is left out with FULL=1
+less()
+{
+	[ -z "$FULL" ] || return 0
+	case $1 in
+	advice|swap|faults) echo "-T parent -T third" ;;
+	access|isolation|syscalls|uffd) echo "-T third" ;;
+	pins) printf -- '-V %s_in_third ' anon memfd zeropage swapped thp_split mthp ksm ;;
+	families)
+		printf -- '-V %s ' of_70 first_of_70_exits first_of_70_breaks \
+			hole_of_a_page_of_70 everything_of_70
+		;;
+	esac
+}
 
 # step WHAT COMMAND...: a check that is a command, with its duration. Of its output
 # those lines are shown that say how far it is, and when it fails the last ones.
@@ -94,8 +109,7 @@ guest_tests()
 	printf '== %s\n' "$what"
 	for program; do
 		name=${program##*/}
-		program="${program%/*} ./$name"
-		[[ -n $FULL || ! " $LONG " = *" $name "* ]] || program+=" -T parent -T third"
+		program="${program%/*} ./$name $(less "$name")"
 		# (a few huge pages, for the tests that map some)
 		printf '%s %s 16 %s\n' "$name" "$PROGRAM_LIMIT" "$program"
 	done > "$dir/list"
@@ -168,6 +182,7 @@ all()
 	step "tree" "$SCRIPTS/tree.sh" || [ -d "$KTREE" ] || return 0
 	step "verify" "$SCRIPTS/verify.sh" || true
 	summed "scripts" "$SCRIPTS/test-scripts.sh"
+	summed "build matrix" "$SCRIPTS/matrix.sh" quick
 	step "user programs" "$SCRIPTS/user.sh" bench || true
 
 	if step "debug kernel" "$SCRIPTS/kernel.sh" debug; then
