@@ -29,6 +29,7 @@
 #include <linux/pgalloc.h>
 #include <linux/ptrace.h>
 #include <linux/rmap.h>
+#include <linux/sched/task_stack.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>

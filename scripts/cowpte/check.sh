@@ -24,18 +24,26 @@ FORCED="syscalls tree threads"
 FULL=${FULL:-}
 
 # less PROGRAM: the options with which the longest programs leave out what says
-# least: two of the four processes that act in turn, families of seventy; nothing
+# least: two of the four processes that act in turn, the largest families; nothing
 # is left out with FULL=1
 less()
 {
+	local kind
+
 	[ -z "$FULL" ] || return 0
 	case $1 in
-	advice|swap|faults) echo "-T parent -T third" ;;
+	advice|faults|swap) echo "-T parent -T third" ;;
 	access|isolation|syscalls|uffd) echo "-T third" ;;
-	pins) printf -- '-V %s_in_third ' anon memfd zeropage swapped thp_split mthp ksm ;;
+	counters) echo "-V all_break_62 -V half_break_62 -V break_then_fork_62" ;;
 	families)
 		printf -- '-V %s ' of_70 first_of_70_exits first_of_70_breaks \
 			hole_of_a_page_of_70 everything_of_70
+		;;
+	ksm) echo "-V not_forked -V child_of_child" ;;
+	pins)
+		for kind in anon memfd zeropage swapped thp_split mthp ksm; do
+			printf -- '-V %s_in_third -V %s_in_threaded ' $kind $kind
+		done
 		;;
 	esac
 }
@@ -152,10 +160,10 @@ mm_tests()
 	summed "mm tests, cow_pte=$1" "$SCRIPTS/mm-tests.sh" quick "$@"
 }
 
-# Two short rounds of make soak, the same ones each time
+# A short round of make soak, the same one each time
 soak()
 {
-	summed "soak" env QUICK=1 ROUNDS=2 SEED="${SEED:-1}" NOBUILD=1 KERNELS=debug \
+	summed "soak" env QUICK=1 ROUNDS=1 SEED="${SEED:-1}" NOBUILD=1 KERNELS=debug \
 		DURATION=$SOAK_LIMIT "$SCRIPTS/soak.sh"
 }
 
@@ -182,7 +190,7 @@ all()
 	step "tree" "$SCRIPTS/tree.sh" || [ -d "$KTREE" ] || return 0
 	step "verify" "$SCRIPTS/verify.sh" || true
 	summed "scripts" "$SCRIPTS/test-scripts.sh"
-	summed "build matrix" "$SCRIPTS/matrix.sh" quick
+	summed "build matrix" "$SCRIPTS/matrix.sh" tiny no-migration
 	step "user programs" "$SCRIPTS/user.sh" bench || true
 
 	if step "debug kernel" "$SCRIPTS/kernel.sh" debug; then
