@@ -95,6 +95,7 @@ static bool cow_pte_wanted(struct mm_struct *mm)
 {
 	enum cow_pte_mode mode = READ_ONCE(cow_pte_mode);
 
+	/* Pairs with cow_pte_enable(): who sees it ready has all hooks. */
 	return smp_load_acquire(&cow_pte_ready) &&
 	       (mode == COW_PTE_ALWAYS ||
 		(mode == COW_PTE_PRCTL && test_bit(MMF_COW_PTE, &mm->flags)));
@@ -240,6 +241,7 @@ static void cow_pte_base(struct ptdesc *ptdesc, int *rss)
 /* Tell cow_pte_inherit_all(), after the change; under mm->cow_pte.lock. */
 static void cow_pte_changed(struct mm_struct *mm)
 {
+	/* Pairs with cow_pte_inherit_all(): who sees it sees the change. */
 	smp_store_release(&mm->cow_pte.nr_changes, mm->cow_pte.nr_changes + 1);
 }
 
@@ -577,7 +579,7 @@ static void cow_pte_track(struct mm_struct *mm)
 {
 	struct vm_area_struct *vma;
 	unsigned long addr = 0;
-	spinlock_t *pml;
+	spinlock_t *pml;	/* of the PMD page */
 	pmd_t *pmd;
 
 	VMA_ITERATOR(vmi, mm, 0);
@@ -657,6 +659,7 @@ static void cow_pte_inherit_all(struct cow_pte_fork *fork)
 		/* Reclaim is faster? */
 		if (++tries > 3)
 			spin_lock(&oldmm->cow_pte.lock);
+		/* Pairs with cow_pte_changed(): the sums have what it counts. */
 		changes = smp_load_acquire(&oldmm->cow_pte.nr_changes);
 		anon = cow_pte_sum(oldmm, MM_ANONPAGES) -
 		       atomic_long_read(&oldmm->cow_pte.nr_arg_pages);
@@ -1037,9 +1040,10 @@ static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 	spinlock_t *ptl;	/* the table's */
 	pmd_t *pmd;
 
-	for (; fork->nr_shared &&
-	       (pmd = cow_pte_next_pmd(fork->mm, &addr, fork->pos));
-	     addr += PMD_SIZE) {
+	for (; fork->nr_shared; addr += PMD_SIZE) {
+		pmd = cow_pte_next_pmd(fork->mm, &addr, fork->pos);
+		if (WARN_ON_ONCE(!pmd))
+			break;
 		if (pmd_table_protected(*pmd)) {
 			ptdesc = pmd_pte_ptdesc(*pmd);
 			ptl = ptlock_ptr(ptdesc);
@@ -1925,6 +1929,7 @@ static void cow_pte_enable(void)
 	if (!cow_pte_ready) {
 		static_branch_enable(&cow_pte_key);
 		synchronize_rcu();
+		/* Pairs with cow_pte_wanted() */
 		smp_store_release(&cow_pte_ready, true);
 	}
 	mutex_unlock(&cow_pte_enable_mutex);
@@ -1951,10 +1956,12 @@ int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
 		clear_bit(MMF_COW_PTE, &mm->flags);
 		return 0;
 	}
+	/* Pairs with cow_pte_set_mode(): one of both sees the other. */
 	smp_store_mb(cow_pte_asked, true);
 	/* Not at the cost of all, while nobody may. */
 	if (READ_ONCE(cow_pte_mode) != COW_PTE_NEVER)
 		cow_pte_enable();
+	/* Pairs with cow_pte_enable() */
 	if (smp_load_acquire(&cow_pte_ready)) {
 		if (mmap_write_lock_killable(mm))
 			return -EINTR;
@@ -1980,6 +1987,7 @@ static int cow_pte_set_mode(const char *name)
 		return -EINVAL;
 	if (mode == COW_PTE_ALWAYS && !cow_pte_supported())
 		return -EOPNOTSUPP;
+	/* Pairs with cow_pte_prctl_set() */
 	smp_store_mb(cow_pte_mode, mode);
 	if (mode == COW_PTE_ALWAYS ||
 	    (mode == COW_PTE_PRCTL && READ_ONCE(cow_pte_asked)))
