@@ -15,7 +15,7 @@ OUT=$BUILD/check
 # test program, of a guest that runs them all, of the smoke test; after how long
 # no round of soak begins.
 PROGRAM_LIMIT=${PROGRAM_LIMIT:-900}
-SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2400}
+SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-3000}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240
 
