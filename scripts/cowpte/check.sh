@@ -14,7 +14,7 @@ OUT=$BUILD/check
 # Limits in seconds, several times what an idle two-core machine takes: of one
 # test program, of a guest that runs them all, of the smoke test; after how long
 # no round of soak begins.
-PROGRAM_LIMIT=${PROGRAM_LIMIT:-900}
+PROGRAM_LIMIT=${PROGRAM_LIMIT:-1200}
 SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-3000}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240
@@ -24,7 +24,7 @@ FORCED="syscalls tree threads"
 FULL=${FULL:-}
 
 # less PROGRAM: the options with which the longest programs leave out what says
-# least: two of the four processes that act in turn, the largest families; nothing
+# least: some of the four processes that act in turn, the largest families; nothing
 # is left out with FULL=1
 less()
 {
@@ -32,7 +32,8 @@ less()
 
 	[ -z "$FULL" ] || return 0
 	case $1 in
-	advice|faults|swap) echo "-T parent -T third" ;;
+	advice|swap) echo "-T parent -T third" ;;
+	faults) echo "-T parent -T third -T threaded" ;;
 	access|isolation|syscalls|uffd) echo "-T third" ;;
 	counters) echo "-V all_break_62 -V half_break_62 -V break_then_fork_62" ;;
 	families)
