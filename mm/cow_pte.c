@@ -277,7 +277,7 @@ static void cow_pte_add_private(struct mm_struct *mm, unsigned long addr,
 	spin_unlock(&mm->cow_pte.lock);
 }
 
-/* The last sharer takes over what was changed in place. */
+/* Who copies a table or takes it back takes over what was changed in place. */
 static void cow_pte_settle(struct mm_struct *mm, struct ptdesc *ptdesc,
 			   unsigned long slot)
 {

@@ -173,39 +173,36 @@ static struct pair start_pair(enum cow_mode mode, enum generation generation,
 	return pair;
 }
 
-/* What the child is told has nothing to do with what its parent reads */
+/* What one is told has nothing to do with what the other reads */
+static void watch(unsigned int who, unsigned int other, unsigned int what)
+{
+	unsigned int i;
+
+	log_look(who, "after fork");
+	for (i = 0; i < 4; i++) {
+		clear(who, what);
+		must(other, call_read, i, 5 + i, "reading");
+		log_look(who, "after the other has read");
+	}
+	cow_check_all("at the end");
+	cow_world_stop();
+}
+
 static const char *run_child_looks(enum cow_mode mode, const void *arg)
 {
 	const struct test_case *tc = arg;
 	struct pair pair = start_pair(mode, tc->generation, 0);
-	unsigned int i;
 
-	log_look(pair.child, "after fork");
-	for (i = 0; i < 4; i++) {
-		clear(pair.child, tc->clear);
-		must(pair.parent, call_read, i, 5 + i, "reading");
-		log_look(pair.child, "after the parent has read");
-	}
-	cow_check_all("at the end");
-	cow_world_stop();
+	watch(pair.child, pair.parent, tc->clear);
 	return NULL;
 }
 
-/* Nor what the parent is told with what its child reads */
 static const char *run_parent_looks(enum cow_mode mode, const void *arg)
 {
 	const struct test_case *tc = arg;
 	struct pair pair = start_pair(mode, tc->generation, 0);
-	unsigned int i;
 
-	log_look(pair.parent, "after fork");
-	for (i = 0; i < 4; i++) {
-		clear(pair.parent, tc->clear);
-		must(pair.child, call_read, i, 5 + i, "reading");
-		log_look(pair.parent, "after the child has read");
-	}
-	cow_check_all("at the end");
-	cow_world_stop();
+	watch(pair.parent, pair.child, tc->clear);
 	return NULL;
 }
 
