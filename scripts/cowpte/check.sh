@@ -91,6 +91,7 @@ count_tap()
 	printf '%s: %s: %d passed, %d failed, %d skipped\n' \
 		"$([ "$f" -eq 0 ] && echo ok || echo FAILED)" "$1" "$p" "$f" "$s"
 	if [ "$f" -gt 0 ]; then
+		failures+=("$1: $(sed -n 's/^not ok [0-9]* //p' "$2" | paste -sd ' ')")
 		# with what it said
 		awk '/^# +RUN / { said = "" }
 			{ said = said $0 "\n" }
@@ -149,6 +150,8 @@ summed()
 	if [[ $p =~ ^[0-9]+$ && $f =~ ^[0-9]+$ ]]; then
 		passed=$((passed + p))
 		failed=$((failed + f))
+		[ "$f" -eq 0 ] || failures+=("$what: $(sed -n 's/^again, what failed: //p' "$log" |
+			paste -sd ';')")
 	else
 		result 1 "$what: no result"
 	fi

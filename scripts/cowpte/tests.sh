@@ -7,6 +7,7 @@
 
 passed=0
 failed=0
+failures=()		# what they were, to be told again at the end
 began=$SECONDS
 
 # result STATUS WHAT: count one check
@@ -17,6 +18,7 @@ result()
 		printf 'ok: %s\n' "$2"
 	else
 		failed=$((failed + 1))
+		failures+=("$2")
 		printf 'FAILED: %s\n' "$2"
 	fi
 }
@@ -28,6 +30,7 @@ summary()
 	local status=$?
 
 	[ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+	[ ${#failures[@]} -eq 0 ] || printf 'again, what failed: %s\n' "${failures[@]}"
 	printf 'took %s, logs in %s\n' "$(hms $((SECONDS - began)))" "${OUT#"$TOP"/}"
 	printf '%d passed, %d failed\n' "$passed" "$failed"
 	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] || exit 1

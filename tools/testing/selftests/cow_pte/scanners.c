@@ -682,11 +682,14 @@ static const char *run_hints(enum cow_mode mode, const void *arg)
 	const char *why;
 
 	why = balancing_start();
+	/* A first check of all contents takes away the marks that it meets */
+	balancing_stop();
 	if (!why)
 		why = cow_mem_start(mode, &marked);
 	if (why)
 		return why;
-	/* It goes through memory from its start to its end */
+	balancing_start();
+	/* It goes through new memory from its start to its end */
 	if (!await_marks(0, PROBE, TABLE))
 		cow_fail("NUMA balancing marks nothing");
 	balancing_stop();
