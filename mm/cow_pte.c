@@ -80,15 +80,27 @@ struct cow_pte_family {
 /* The families whose shared tables may hold swap entries */
 static LIST_HEAD(cow_pte_swap);
 
+/*
+ * What a table knows of its share, in ptdesc->pt_cow_word from below: flags, of
+ * which bit 0 must stay clear; whose accessed bits are in it, see
+ * cow_pte_mixed(); its base, see cow_pte_base().
+ */
+#define COW_PTE_COUNTED		BIT(1)	/* the base is there */
+#define COW_PTE_UNFLUSHED	BIT(2)	/* reclaim may have to flush */
+#define COW_PTE_FAR		BIT(3)	/* few sharers, but not near each other */
+#define COW_PTE_MIXED_SHIFT	8
+#define COW_PTE_MIXED		(0xffUL << COW_PTE_MIXED_SHIFT)
+#define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
+
+/* 0 if one mm has set all accessed bits, else 1 + the first mm's generation */
+static unsigned int cow_pte_mixed(struct ptdesc *ptdesc)
+{
+	return (ptdesc->pt_cow_word & COW_PTE_MIXED) >> COW_PTE_MIXED_SHIFT;
+}
+
 static unsigned long cow_pte_slot(unsigned long addr)
 {
 	return addr & PMD_MASK;
-}
-
-/* Of an entry that points to a table: pmd_pfn() allows for other kinds, too. */
-static struct ptdesc *pmd_pte_ptdesc(pmd_t pmd)
-{
-	return page_ptdesc(pfn_to_page((pmd_val(pmd) & PTE_PFN_MASK) >> PAGE_SHIFT));
 }
 
 static bool cow_pte_wanted(struct mm_struct *mm)
@@ -107,6 +119,12 @@ static void cow_pte_flush(struct mm_struct *mm, unsigned long start,
 	struct vm_area_struct vma = TLB_FLUSH_VMA(mm, 0);
 
 	flush_tlb_range(&vma, start, end);
+}
+
+/* The table that an entry is in: tables are aligned to their size. */
+static pte_t *cow_pte_table(pte_t *ptep)
+{
+	return (pte_t *)((unsigned long)ptep & ~(COW_PTE_TABLE_SIZE - 1));
 }
 
 /*
@@ -210,32 +228,27 @@ static void cow_pte_census(pte_t *pte, int nr, int *rss)
 	}
 }
 
-/* The base fits into one word whose lowest bit must be 0; 0 is "not counted". */
-#define COW_PTE_BASE_VALID	2UL
-#define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
-
 /*
  * Counted when somebody asks, then kept for as long as the table is shared:
  * many children may leave it, or be given it.  Under the table's lock.
  */
-static void cow_pte_base(struct ptdesc *ptdesc, int *rss)
+static void cow_pte_base(struct ptdesc *ptdesc, pte_t *table, int *rss)
 {
-	unsigned long base = ptdesc->pt_cow_base;
 	int i;
 
 	BUILD_BUG_ON(NR_MM_COUNTERS > 4);
-	if (!base) {
+	if (!(ptdesc->pt_cow_word & COW_PTE_COUNTED)) {
 		int now[NR_MM_COUNTERS] = {};
 
-		cow_pte_census(ptdesc_address(ptdesc), PTRS_PER_PTE, now);
-		base = COW_PTE_BASE_VALID;
+		cow_pte_census(table, PTRS_PER_PTE, now);
+		ptdesc->pt_cow_word |= COW_PTE_COUNTED;
 		for (i = 0; i < NR_MM_COUNTERS; i++)
-			base |= (unsigned long)(now[i] - ptdesc->pt_cow_delta[i]) <<
+			ptdesc->pt_cow_word |=
+				(unsigned long)(now[i] - ptdesc->pt_cow_delta[i]) <<
 				COW_PTE_BASE_SHIFT(i);
-		ptdesc->pt_cow_base = base;
 	}
 	for (i = 0; i < NR_MM_COUNTERS; i++)
-		rss[i] = (base >> COW_PTE_BASE_SHIFT(i)) & 0xfff;
+		rss[i] = (ptdesc->pt_cow_word >> COW_PTE_BASE_SHIFT(i)) & 0xfff;
 }
 
 /* Tell cow_pte_inherit_all(), after the change; under mm->cow_pte.lock. */
@@ -302,7 +315,7 @@ static void cow_pte_add_delta(pmd_t *pmd, long *rss)
 	if (!pmd_table_protected(pmdval))
 		return;
 	for (i = 0; i < NR_MM_COUNTERS; i++)
-		delta[i] = READ_ONCE(pmd_pte_ptdesc(pmdval)->pt_cow_delta[i]);
+		delta[i] = READ_ONCE(pmd_table_ptdesc(pmdval)->pt_cow_delta[i]);
 	/* The delta of a table that is being freed is something else by now. */
 	smp_rmb();
 	if (pmd_val(pmdval) != pmd_val(pmdp_get_lockless(pmd)))
@@ -466,7 +479,7 @@ static bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
 	if (pmd) {
 		pmdval = pmdp_get_lockless(pmd);
 		ret = pmd_present(pmdval) && !pmd_leaf(pmdval) &&
-		      pmd_pte_ptdesc(pmdval) == ptdesc;
+		      pmd_table_ptdesc(pmdval) == ptdesc;
 	}
 	local_irq_restore(flags);
 	return ret;
@@ -506,7 +519,7 @@ static bool cow_pte_flush_few(struct mm_struct *mm, struct ptdesc *ptdesc,
 	struct list_head *pos[2];
 	struct mm_struct *sharer;
 
-	if (left > COW_PTE_FLUSH_MAX || ptdesc->pt_cow_far)
+	if (left > COW_PTE_FLUSH_MAX || (ptdesc->pt_cow_word & COW_PTE_FAR))
 		return false;
 	reach = 4 * COW_PTE_FLUSH_MAX;
 	spin_lock(&family->lock);
@@ -529,7 +542,8 @@ static bool cow_pte_flush_few(struct mm_struct *mm, struct ptdesc *ptdesc,
 	}
 	spin_unlock(&family->lock);
 	/* Until their number changes: the next page would not find them, either. */
-	ptdesc->pt_cow_far = left;
+	if (left)
+		ptdesc->pt_cow_word |= COW_PTE_FAR;
 	return !left;
 }
 
@@ -560,7 +574,7 @@ void __cow_pte_mm_exit(struct mm_struct *mm)
 	list_del(&mm->cow_pte.siblings);
 	spin_unlock(&family->lock);
 	mm->cow_pte.family = NULL;
-	atomic_long_sub(mm->cow_pte.nr_dropped * PTRS_PER_PTE * sizeof(pte_t),
+	atomic_long_sub(mm->cow_pte.nr_dropped * COW_PTE_TABLE_SIZE,
 			&mm->pgtables_bytes);
 	count_vm_events(COW_PTE_DROP, mm->cow_pte.nr_dropped);
 	/* Nor did anybody look for KSM's zero pages in what was dropped. */
@@ -596,7 +610,7 @@ static void cow_pte_track(struct mm_struct *mm)
 		pml = pmd_lock(mm, pmd);
 		if (pmd_present(*pmd) && !pmd_leaf(*pmd))
 			set_bit(PT_cow_tainted,
-				&pmd_pte_ptdesc(*pmd)->__page_flags);
+				&pmd_table_ptdesc(*pmd)->__page_flags);
 		spin_unlock(pml);
 		cond_resched();
 	}
@@ -680,7 +694,7 @@ static void cow_pte_inherit_all(struct cow_pte_fork *fork)
 void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 			  struct mm_struct *oldmm)
 {
-	unsigned long nr_tables = mm_pgtables_bytes(oldmm) / PAGE_SIZE;
+	unsigned long nr_tables = mm_pgtables_bytes(oldmm) / COW_PTE_TABLE_SIZE;
 	unsigned long nr_skipped = 0;
 	struct cow_pte_family *family;
 	struct vm_area_struct *vma;
@@ -880,38 +894,34 @@ static bool cow_pte_maybe_pinned(struct mm_struct *mm, pte_t *pte)
  * Who sees the entry protected must find the table's state.
  */
 static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
-			    struct ptdesc *ptdesc)
+			    struct ptdesc *ptdesc, unsigned long slot)
 {
 	memset(ptdesc->pt_cow_delta, 0, sizeof(ptdesc->pt_cow_delta));
-	ptdesc->pt_cow_base = 0;
-	ptdesc->pt_cow_unflushed = false;
-	ptdesc->pt_cow_far = false;
+	ptdesc->pt_cow_word &= ptdesc_cow_pte(ptdesc) ? COW_PTE_MIXED : 0;
 	ptdesc->pt_cow_sharers = 1;
-	if (!ptdesc_cow_pte(ptdesc)) {
-		ptdesc->pt_cow_mixed = 0;
+	if (!ptdesc_cow_pte(ptdesc))
 		set_bit(PT_cow, &ptdesc->__page_flags);
-	}
-	pmdp_table_set_wrprotect(src_pmd);
-	if (unlikely(cow_pte_maybe_pinned(fork->oldmm,
-					  ptdesc_address(ptdesc)))) {
-		pmdp_table_mkwrite(src_pmd);
+	pmdp_table_protect(fork->oldmm, src_pmd, slot);
+	if (unlikely(cow_pte_maybe_pinned(fork->oldmm, pmd_table(*src_pmd)))) {
+		pmdp_table_unprotect(fork->oldmm, src_pmd, slot);
 		ptdesc->pt_cow_sharers = 0;
 		return false;
 	}
 	/* The CPUs of all sharers set accessed bits in it from now on. */
-	if (!ptdesc->pt_cow_mixed)
-		ptdesc->pt_cow_mixed = fork->oldmm->cow_pte.generation + 1;
+	if (!cow_pte_mixed(ptdesc))
+		ptdesc->pt_cow_word |= (fork->oldmm->cow_pte.generation + 1UL) <<
+				       COW_PTE_MIXED_SHIFT;
 	fork->nr_protected++;
 	return true;
 }
 
 /* What fork->inherit does not have of this table already. */
 static noinline void cow_pte_inherit_table(struct cow_pte_fork *fork,
-					   struct ptdesc *ptdesc)
+					   struct ptdesc *ptdesc, pte_t *table)
 {
 	int rss[NR_MM_COUNTERS], i;
 
-	cow_pte_base(ptdesc, rss);
+	cow_pte_base(ptdesc, table, rss);
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		if (fork->counted || (i != MM_ANONPAGES && i != MM_SWAPENTS))
 			atomic_long_add(rss[i], &fork->inherit[i]);
@@ -927,20 +937,20 @@ static __always_inline bool cow_pte_attach(struct cow_pte_fork *fork,
 					   unsigned long slot, bool file)
 {
 	bool protected = pmd_table_protected(*src_pmd);
-	struct ptdesc *ptdesc = pmd_pte_ptdesc(*src_pmd);
+	struct ptdesc *ptdesc = pmd_table_ptdesc(*src_pmd);
 	spinlock_t *ptl = ptlock_ptr(ptdesc);
 
 	spin_lock(ptl);
-	if (unlikely(!protected) && !cow_pte_protect(fork, src_pmd, ptdesc)) {
+	if (unlikely(!protected) && !cow_pte_protect(fork, src_pmd, ptdesc, slot)) {
 		spin_unlock(ptl);
 		fork->pinned = slot;
 		return false;
 	}
 	ptdesc->pt_cow_sharers++;
-	ptdesc->pt_cow_far = false;
-	set_pmd(dst_pmd, *src_pmd);
+	ptdesc->pt_cow_word &= ~COW_PTE_FAR;
+	pmdp_table_attach(fork->mm, dst_pmd, *src_pmd);
 	if (file)
-		cow_pte_inherit_table(fork, ptdesc);
+		cow_pte_inherit_table(fork, ptdesc, pmd_table(*src_pmd));
 	WRITE_ONCE(fork->pos, slot + PMD_SIZE);
 	fork->nr_shared++;
 	spin_unlock(ptl);
@@ -1045,7 +1055,7 @@ static void cow_pte_fork_cancel(struct cow_pte_fork *fork)
 		if (WARN_ON_ONCE(!pmd))
 			break;
 		if (pmd_table_protected(*pmd)) {
-			ptdesc = pmd_pte_ptdesc(*pmd);
+			ptdesc = pmd_table_ptdesc(*pmd);
 			ptl = ptlock_ptr(ptdesc);
 			spin_lock(ptl);
 			pmd_clear(pmd);
@@ -1082,7 +1092,7 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		add_mm_counter(mm, i, atomic_long_read(&fork->inherit[i]));
 	atomic_long_add(fork->nr_shared, &mm->cow_pte.nr_protected);
-	atomic_long_add(fork->nr_shared * PTRS_PER_PTE * sizeof(pte_t),
+	atomic_long_add(fork->nr_shared * COW_PTE_TABLE_SIZE,
 			&mm->pgtables_bytes);
 	count_vm_events(COW_PTE_SHARE, fork->nr_shared);
 	trace_cow_pte_share(mm, oldmm, fork->nr_shared);
@@ -1146,7 +1156,7 @@ static pte_t cow_pte_downgrade(struct mm_struct *mm, unsigned long addr,
 static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 			  struct ptdesc *ptdesc, unsigned long slot)
 {
-	pte_t *pte = ptdesc_address(ptdesc);
+	pte_t *pte = pmd_table(*pmd);
 	int i;
 
 	if (unlikely(test_bit(PT_cow_tainted, &ptdesc->__page_flags)) &&
@@ -1162,14 +1172,14 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 	if (!list_empty(&mm->cow_pte.family->swap))
 		cow_pte_add_mmlist(mm);
 	/* Reclaim may not have flushed yet, and does not know this mm. */
-	if (ptdesc->pt_cow_unflushed)
+	if (ptdesc->pt_cow_word & COW_PTE_UNFLUSHED)
 		cow_pte_flush(mm, slot, slot + PMD_SIZE);
 	/*
 	 * More permissions need no flush: a CPU that still has the old ones
 	 * takes a fault, which drops its cached translation, and finds the
 	 * entry writable.
 	 */
-	pmdp_table_mkwrite(pmd);
+	pmdp_table_unprotect(mm, pmd, slot);
 	ptdesc->pt_cow_sharers = 0;
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 }
@@ -1180,14 +1190,14 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
  */
 static bool cow_pte_first(struct mm_struct *mm, struct ptdesc *ptdesc)
 {
-	return mm->cow_pte.generation < ptdesc->pt_cow_mixed;
+	return mm->cow_pte.generation < cow_pte_mixed(ptdesc);
 }
 
 /* One sharer less of at least two; no CPU of it uses the table any more (I4). */
 static void cow_pte_leave(struct ptdesc *ptdesc)
 {
 	ptdesc->pt_cow_sharers--;
-	ptdesc->pt_cow_far = false;
+	ptdesc->pt_cow_word &= ~COW_PTE_FAR;
 }
 
 /*
@@ -1278,7 +1288,7 @@ again:
 	if (!pmd_table_protected(*pmd))
 		goto unlock_pmd;
 
-	ptdesc = pmd_pte_ptdesc(*pmd);
+	ptdesc = pmd_table_ptdesc(*pmd);
 	ptl = ptlock_ptr(ptdesc);
 	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 	if (ptdesc->pt_cow_sharers == 1) {
@@ -1295,7 +1305,7 @@ again:
 			return -ENOMEM;
 		goto again;
 	}
-	if (cow_pte_dup_swap(mm, ptdesc_address(ptdesc), &entry)) {
+	if (cow_pte_dup_swap(mm, pmd_table(*pmd), &entry)) {
 		spin_unlock(ptl);
 		spin_unlock(pml);
 		if (!add_swap_count_continuation(entry, GFP_KERNEL))
@@ -1308,8 +1318,7 @@ again:
 	 * All under one hold of the table's lock: nobody changes it between
 	 * the copy and the switch, and nobody finds us neither here nor there.
 	 */
-	cow_pte_copy_table(mm, ptdesc_address(page_ptdesc(new)),
-			   ptdesc_address(ptdesc), slot,
+	cow_pte_copy_table(mm, pgtable_table(new), pmd_table(*pmd), slot,
 			   cow_pte_first(mm, ptdesc));
 	clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
 	smp_wmb(); /* See comment in pmd_install() */
@@ -1371,7 +1380,7 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 
 	pml = pmd_lock(mm, pmd);
 	if (pmd_table_protected(*pmd)) {
-		ptdesc = pmd_pte_ptdesc(*pmd);
+		ptdesc = pmd_table_ptdesc(*pmd);
 		ptl = ptlock_ptr(ptdesc);
 		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 		others = ptdesc->pt_cow_sharers > 1;
@@ -1498,21 +1507,19 @@ static void cow_pte_check_empty(struct mm_struct *mm, pmd_t *pmd,
 
 /* The table keeps its delta: it is the others'. */
 static noinline void cow_pte_drop_rss(struct mm_struct *mm,
-				      struct ptdesc *ptdesc)
+				      struct ptdesc *ptdesc, pte_t *table)
 {
 	int rss[NR_MM_COUNTERS], i;
 
-	cow_pte_base(ptdesc, rss);
+	cow_pte_base(ptdesc, table, rss);
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		if (rss[i])
 			add_mm_counter(mm, i, -rss[i]);
 }
 
 /* Nor are KSM's zero pages among what it has, see ksm_might_unmap_zero_page(). */
-static void cow_pte_drop_zero_pages(struct mm_struct *mm,
-				    struct ptdesc *ptdesc)
+static void cow_pte_drop_zero_pages(struct mm_struct *mm, pte_t *pte)
 {
-	pte_t *pte = ptdesc_address(ptdesc);
 	int i;
 
 	if (!mm_ksm_zero_pages(mm))
@@ -1530,6 +1537,7 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	struct mm_struct *mm = tlb->mm;
 	struct ptdesc *ptdesc;
 	spinlock_t *pml, *ptl;
+	pte_t *table;
 
 	/* By file offset: in place, for all sharers. */
 	if (cow_pte_zap_by_offset(details))
@@ -1559,7 +1567,7 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		spin_unlock(pml);
 		return false;
 	}
-	ptdesc = pmd_pte_ptdesc(*pmd);
+	ptdesc = pmd_table_ptdesc(*pmd);
 	ptl = ptlock_ptr(ptdesc);
 	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 	if (ptdesc->pt_cow_sharers == 1) {
@@ -1569,8 +1577,9 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		spin_unlock(pml);
 		return false;
 	}
+	table = pmd_table(*pmd);
 	if (!tlb->fullmm || IS_ENABLED(CONFIG_DEBUG_COW_PTE))
-		cow_pte_drop_rss(mm, ptdesc);
+		cow_pte_drop_rss(mm, ptdesc, table);
 	pmd_clear(pmd);
 	trace_cow_pte_drop(mm, slot, _RET_IP_);
 	if (tlb->fullmm) {
@@ -1578,7 +1587,7 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		mm->cow_pte.nr_dropped++;
 	} else {
 		cow_pte_flush(mm, slot, slot + PMD_SIZE);
-		cow_pte_drop_zero_pages(mm, ptdesc);
+		cow_pte_drop_zero_pages(mm, table);
 		atomic_long_dec(&mm->cow_pte.nr_protected);
 		mm_dec_nr_ptes(mm);
 		count_vm_event(COW_PTE_DROP);
@@ -1592,10 +1601,13 @@ bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 static void cow_pte_free_rcu(struct rcu_head *head)
 {
 	struct ptdesc *ptdesc = container_of(head, struct ptdesc, pt_rcu_head);
+	pte_t *pte = ptdesc_address(ptdesc);
+	int i;
 
 	if (IS_ENABLED(CONFIG_DEBUG_COW_PTE))
-		WARN_ONCE(memchr_inv(ptdesc_address(ptdesc), 0, PAGE_SIZE),
-			  "cow_pte: guard: table freed with entries in it\n");
+		for (i = 0; i < PTRS_PER_PTE; i++, pte++)
+			WARN_ONCE(!pte_none(ptep_get(pte)),
+				  "cow_pte: guard: table freed with entries in it\n");
 	clear_bit(PT_cow, &ptdesc->__page_flags);
 	clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
 	pagetable_pte_dtor(ptdesc);
@@ -1615,12 +1627,12 @@ void __cow_pte_free(struct ptdesc *ptdesc)
 }
 
 /* The gather frees it after its flush, see __tlb_remove_table(). */
-void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
+void __cow_pte_free_tlb(struct mmu_gather *tlb, pte_t *table,
 			unsigned long addr)
 {
 	tlb_flush_pmd_range(tlb, addr, PAGE_SIZE);
 	tlb->freed_tables = 1;
-	tlb_remove_table(tlb, ptdesc_page(ptdesc));
+	arch_cow_pte_free_tlb(tlb, table, addr);
 }
 
 /*
@@ -1703,7 +1715,7 @@ void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 	 * for who stays.
 	 */
 	if (try_to_unmap_flush_everybody(pteval, flags))
-		ptdesc->pt_cow_unflushed = true;
+		ptdesc->pt_cow_word |= COW_PTE_UNFLUSHED;
 	else
 		flush_tlb_all();
 }
@@ -1742,12 +1754,12 @@ void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
 	cow_pte_add_rss(tlb->mm, addr, ptep, rss);
 	/* Each VMA that maps the file comes here; the first found entries. */
 	if (!cow_pte_shared(ptep) ||
-	    (!tlb->cleared_ptes && !ptdesc->pt_cow_unflushed))
+	    (!tlb->cleared_ptes && !(ptdesc->pt_cow_word & COW_PTE_UNFLUSHED)))
 		return;
-	if (ptdesc->pt_cow_unflushed ||
+	if ((ptdesc->pt_cow_word & COW_PTE_UNFLUSHED) ||
 	    !cow_pte_flush_few(tlb->mm, ptdesc, &range)) {
 		flush_tlb_all();
-		ptdesc->pt_cow_unflushed = false;
+		ptdesc->pt_cow_word &= ~COW_PTE_UNFLUSHED;
 	}
 }
 
@@ -1792,7 +1804,7 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep
 
 	view->own = max(__cow_pte_sharers(ptep), 1U) - 1;
 	if (ptdesc_cow_pte(ptdesc)) {
-		view->mixed = ptdesc->pt_cow_mixed;
+		view->mixed = cow_pte_mixed(ptdesc);
 		view->first = cow_pte_first(mm, ptdesc);
 	}
 	view->searched = false;
@@ -1801,16 +1813,16 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep
 void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
-	pte_t *pte = ptdesc_address(ptdesc);
+	pte_t *pte = cow_pte_table(ptep);
 	int i;
 
-	if (!ptdesc_cow_pte(ptdesc) || !ptdesc->pt_cow_mixed ||
+	if (!ptdesc_cow_pte(ptdesc) || !cow_pte_mixed(ptdesc) ||
 	    ptdesc->pt_cow_sharers)
 		return;
 	for (i = 0; i < PTRS_PER_PTE; i++, pte++)
 		if (pte_present(ptep_get(pte)))
 			ptep_test_and_clear_young(vma, 0, pte);
-	ptdesc->pt_cow_mixed = 0;
+	ptdesc->pt_cow_word &= ~COW_PTE_MIXED;
 }
 
 /* Families larger than this are not searched for the sake of statistics. */
@@ -1841,11 +1853,11 @@ static noinline void cow_pte_search(struct cow_pte_view *view,
 		local_irq_enable();
 		if (!pmd_table_protected(pmdval))
 			continue;
-		ptdesc = pmd_pte_ptdesc(pmdval);
+		ptdesc = pmd_table_ptdesc(pmdval);
 		sharers = READ_ONCE(ptdesc->pt_cow_sharers);
 		if (ptdesc == own || sharers < 2)
 			continue;
-		table = ptdesc_address(ptdesc);
+		table = pmd_table(pmdval);
 		for (i = 0; i < view->nr && view->table[i] != table; i++)
 			;
 		if (i == view->nr) {

@@ -73,6 +73,9 @@ struct cow_pte_view {
 
 #include <linux/sched/coredump.h>
 
+/* A PTE table in bytes; not always a page */
+#define COW_PTE_TABLE_SIZE	(PTRS_PER_PTE * sizeof(pte_t))
+
 /*
  * Does this entry point to a write-protected table?  Then the table may be
  * shared and nobody may change it on behalf of one mm (I3).
@@ -108,7 +111,7 @@ unsigned long __cow_pte_zap_end(struct mm_struct *mm, unsigned long addr,
 				unsigned long end);
 void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
 			   pte_t *ptep, int *rss);
-void __cow_pte_free_tlb(struct mmu_gather *tlb, struct ptdesc *ptdesc,
+void __cow_pte_free_tlb(struct mmu_gather *tlb, pte_t *table,
 			unsigned long addr);
 unsigned int __cow_pte_sharers(pte_t *ptep);
 void __cow_pte_mm_rss(struct mm_struct *mm, long *rss);
@@ -432,9 +435,10 @@ static inline bool cow_pte_add_rss_vec(struct mmu_gather *tlb,
 static inline bool cow_pte_free_tlb(struct mmu_gather *tlb, pgtable_t table,
 				    unsigned long addr)
 {
-	if (!cow_pte_enabled() || !ptdesc_cow_pte(page_ptdesc(table)))
+	if (!cow_pte_enabled() ||
+	    !ptdesc_cow_pte(virt_to_ptdesc(pgtable_table(table))))
 		return false;
-	__cow_pte_free_tlb(tlb, page_ptdesc(table), addr);
+	__cow_pte_free_tlb(tlb, pgtable_table(table), addr);
 	return true;
 }
 
@@ -685,8 +689,11 @@ static inline void cow_pte_gup_fast(pte_t *ptep, struct folio *folio,
  */
 static inline void cow_pte_gup_split(pte_t *ptep)
 {
-	if (cow_pte_enabled())
+	if (cow_pte_enabled()) {
+		/* Meanwhile in a list of tables, see pgtable_trans_huge_deposit() */
+		virt_to_ptdesc(ptep)->pt_cow_word = 0;
 		__cow_pte_taint(virt_to_ptdesc(ptep));
+	}
 }
 
 /**
@@ -708,7 +715,7 @@ static inline bool cow_pte_get(struct mm_struct *mm)
 
 static inline unsigned long cow_pte_protected_bytes(struct mm_struct *mm)
 {
-	return atomic_long_read(&mm->cow_pte.nr_protected) * PAGE_SIZE;
+	return atomic_long_read(&mm->cow_pte.nr_protected) * COW_PTE_TABLE_SIZE;
 }
 
 static inline void cow_pte_exec(struct mm_struct *mm)
