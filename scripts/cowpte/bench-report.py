@@ -188,6 +188,24 @@ def rows_fault(rows, data):
                         found["on"]["worst_write"]["max"], source=source))
 
 
+def rows_window(rows, data, caches):
+    source = "cowpte-bench window" + (" --cold" if caches == "cold" else "")
+    found = next(((m["off"], m["on"]) for m in [pick(data, caches=caches)] if m), None)
+    for name, figure, each in (
+            ("first_write", "first write to a table while the child lives", True),
+            ("worst_write", "... the worst one", False),
+            ("child_exit", "exit of the child, per table written", True),
+            ("rewrite", "all pages of a table after that", True),
+            ("sum", "sum, with fork, per table written", True),
+            ("child_that_writes", "a child writes to a table and exits, per table", True)):
+        figure += f", {caches}"
+        if not found:
+            missing(rows, figure, "", source)
+            continue
+        off, on = (m[name]["median_per_op" if each else "median"] for m in found)
+        rows.append(Row(figure, "", off, on, off / on if on > 0 else None, source=source))
+
+
 def rows_memory(rows, data):
     source = "cowpte-bench memory"
     numbers = sorted({r["children"] for r in (data or {}).get("results", [])})
@@ -461,13 +479,15 @@ def markdown(rows):
 
 def report(where):
     data = {name: load(os.path.join(where, name + ".json")) for name in
-            ("fork", "exec", "fault", "memory", "micro", "small", "untouched",
+            ("fork", "exec", "fault", "window", "window-cold", "memory", "micro", "small", "untouched",
              "untouched-used")}
     if not any(data.values()):
         sys.exit(f"bench-report: no results in {where}")
     rows = []
     rows_fork(rows, data["fork"], data["exec"])
     rows_fault(rows, data["fault"])
+    rows_window(rows, data["window"], "warm")
+    rows_window(rows, data["window-cold"], "cold")
     rows_memory(rows, data["memory"])
     rows_small(rows, data["small"], data["micro"])
     rows_untouched(rows, data["untouched"], data["untouched-used"])

@@ -15,8 +15,8 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 demo=(fork redis)
-quick=(fork fault memory redis)
-full=(fork exec fault memory micro small redis-load prefork forkexec afl untouched)
+quick=(fork fault window memory redis)
+full=(fork exec fault window window-cold memory micro small redis-load prefork forkexec afl untouched)
 
 level=quick
 case ${1:-} in

@@ -122,6 +122,7 @@ case $what in
 'smoke ') bench fork fork --size 64M --reps 2 ;;
 'quick fork') bench fork fork --size 64M,1G,4G --reps 3 ;;
 'quick fault') bench fault fault --size 256M --reps 3 ;;
+'quick window') bench window window --size 256M --every 4 --reps 3 ;;
 'quick memory') bench memory memory --size 1G --children 1,4,16 --reps 3 ;;
 'quick redis')
 	# Files are compared here; bench.sh compares digests natively, they take
@@ -131,6 +132,8 @@ case $what in
 'full fork') bench fork fork --size 16M,64M,256M,1G,4G --reps 3 ;;
 'full exec') bench exec fork --child exec --size 1G,4G --reps 3 ;;
 'full fault') bench fault fault --size 1G --pattern table,seq --reps 3 ;;
+'full window') bench window window --size 256M --every 4 --reps 3 ;;
+'full window-cold') bench window-cold window --size 256M --every 4 --cold --reps 3 ;;
 'full memory') bench memory memory --size 0,1G --children 1,4,16,64,256 --reps 1 ;;
 'full micro') bench micro micro --reps 5 ;;
 'full small') workload small small.sh --cpu-time --reps 5 ;;

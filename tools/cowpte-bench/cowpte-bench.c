@@ -83,6 +83,9 @@ static struct {
 	unsigned int alive;		/* bit 0: gone, bit 1: alive */
 	unsigned long long seed;
 
+	unsigned int every;
+	bool cold;
+
 	unsigned int children[MAX_LIST];
 	unsigned int nr_children;
 
@@ -678,6 +681,145 @@ static void print_fault(FILE *f)
 }
 
 /*
+ * window
+ */
+enum {
+	WINDOW_FORK,
+	WINDOW_FIRST,
+	WINDOW_WORST,
+	WINDOW_SECOND,
+	WINDOW_EXIT,
+	WINDOW_REWRITE,
+	WINDOW_SUM,
+	WINDOW_CHILD,
+};
+
+static const struct metric window_metric[] = {
+	[WINDOW_FORK] = { "fork", DIM_TIME, true },
+	[WINDOW_FIRST] = { "first_write", DIM_TIME, true },
+	[WINDOW_WORST] = { "worst_write", DIM_TIME, true },
+	[WINDOW_SECOND] = { "second_write", DIM_TIME, true },
+	[WINDOW_EXIT] = { "child_exit", DIM_TIME, true },
+	[WINDOW_REWRITE] = { "rewrite", DIM_TIME, true },
+	[WINDOW_SUM] = { "sum", DIM_TIME, true },
+	[WINDOW_CHILD] = { "child_that_writes", DIM_TIME, true },
+	{ 0 }
+};
+
+static const char key_caches[] = "caches";
+
+static void run_window(void)
+{
+	struct result *res = result_alloc(1);
+	struct window_rec *r = &res->rec[0].window;
+	unsigned int rep, k;
+	size_t s;
+	int mode;
+
+	for (s = 0; s < opt.nr_sizes; s++) {
+		unsigned long long size = opt.size[s];
+		size_t index[NR_MODES] = { 0 };
+
+		if (size < table_span())
+			errx(EXIT_USAGE, "window needs sizes of %zu kB and more: memory of one page table",
+			     table_span() >> 10);
+		for (mode = MODE_OFF; mode <= MODE_ON; mode++) {
+			if (!(opt.modes & BIT(mode)))
+				continue;
+			index[mode] = nr_points;
+			point_add(size, mode);
+			points[index[mode]].key[0] = key_caches;
+			points[index[mode]].val[0] = opt.cold ? "cold" : "warm";
+		}
+		for (rep = 0; rep < opt.reps; rep++) {
+			for (k = 0; k < NR_MODES; k++) {
+				struct point *p;
+				struct job job;
+
+				mode = (k + rep) % NR_MODES;
+				if (!(opt.modes & BIT(mode)))
+					continue;
+				progress("window: repetition %u of %u", rep + 1, opt.reps);
+				check_memory("window", 2 * (size + size / 128) +
+					     (opt.cold ? 256ULL << 20 : 0));
+				job = job_init(JOB_WINDOW, size, mode);
+				job.every = opt.every;
+				job.cold = opt.cold;
+				job.fifo = opt.fifo;
+				job_run(&job, res);
+
+				p = &points[index[mode]];
+				p->ops = r->tables;
+				series_add(&p->s[WINDOW_FORK], r->fork_ns);
+				series_add(&p->s[WINDOW_FIRST], r->first_ns);
+				series_add(&p->s[WINDOW_WORST], r->worst_ns);
+				series_add(&p->s[WINDOW_SECOND], r->second_ns);
+				series_add(&p->s[WINDOW_EXIT], r->exit_ns);
+				series_add(&p->s[WINDOW_REWRITE], r->rewrite_ns);
+				series_add(&p->s[WINDOW_SUM], r->fork_ns + r->first_ns +
+					   r->exit_ns + r->rewrite_ns);
+				series_add(&p->s[WINDOW_CHILD], r->child_ns);
+				series_add(&p->shared, r->shared);
+				check_shared(&job, r->shared, 0);
+			}
+		}
+	}
+}
+
+/* What a step took, by table that was written, but for single calls. */
+static void print_window(FILE *f)
+{
+	char a[32], r[32];
+	struct table t;
+	size_t i, m;
+
+	fputs("\nwriting while the child of fork() is there, and after it\n", f);
+	table_start(&t, 0);
+	table_add(&t, "size");
+	table_add(&t, "written");
+	table_add(&t, "caches");
+	table_add(&t, "mode");
+	for (m = 0; window_metric[m].name; m++)
+		table_add(&t, "%s", window_metric[m].name);
+	table_end_row(&t);
+	for (i = 0; i < nr_points; i++) {
+		const struct point *p = &points[i], *off;
+
+		table_add(&t, "%s", fmt_size(a, sizeof(a), p->size));
+		table_add(&t, "%llu of %llu", p->ops, p->tables);
+		table_add(&t, "%s", p->val[0]);
+		table_add(&t, "%s", mode_name[p->mode]);
+		for (m = 0; window_metric[m].name; m++) {
+			double n = m == WINDOW_FORK || m == WINDOW_WORST ? 1 : p->ops;
+
+			table_add(&t, "%s", fmt_time(a, sizeof(a),
+						     series_summary(&p->s[m]).median / n,
+						     opt.unit));
+		}
+		table_end_row(&t);
+		off = p->mode == MODE_ON ? point_other(p, MODE_OFF) : NULL;
+		if (!off)
+			continue;
+		table_add(&t, " ");
+		table_add(&t, " ");
+		table_add(&t, " ");
+		table_add(&t, "off/on");
+		for (m = 0; window_metric[m].name; m++)
+			table_add(&t, "%s",
+				  fmt_ratio(r, sizeof(r),
+					    quotient(series_summary(&off->s[m]).median,
+						     series_summary(&p->s[m]).median)));
+		table_end_row(&t);
+	}
+	table_print(&t, f);
+	fputs("\nmedians, by page table of which something is written; fork and the worst write as they are\n", f);
+	fputs("first, second write: one page of each table, then another, the child being idle\n", f);
+	fputs("child_exit: until it is reaped; rewrite: all pages of these tables after that\n", f);
+	fputs("sum: fork, first write, child's exit and rewrite\n", f);
+	fputs("child_that_writes: fork, a child that writes one page of each table and exits, wait\n", f);
+}
+
+/*
  * memory
  */
 enum { MEM_TOTAL, MEM_PER_CHILD, MEM_VMPTE, MEM_VMCOWPTE };
@@ -1093,7 +1235,8 @@ static void print_json(FILE *f)
 		json_str(&j, "mode", mode_name[p->mode]);
 		if (p->ops) {
 			json_int(&j, "ops", p->ops);
-			json_str(&j, "op", "page written");
+			json_str(&j, "op", opt.cmd->run == run_window ?
+				 "page table written" : "page written");
 		}
 		json_num(&j, "shared_tables_median",
 			 series_summary(&p->shared).median);
@@ -1397,6 +1540,8 @@ enum {
 	OPT_REWRITE,
 	OPT_PATTERN,
 	OPT_SEED,
+	OPT_EVERY,
+	OPT_COLD,
 	OPT_CHILDREN,
 	OPT_OPS,
 	OPT_LOOPS,
@@ -1588,6 +1733,39 @@ static const struct argp fault_argp = {
 	FAULT_DOC EXIT_DOC, with_common, NULL, NULL
 };
 
+static const struct argp_option window_options[] = {
+	{ "every", OPT_EVERY, "N", 0,
+	  "Write to every Nth page table only (default 1: to each)", 0 },
+	{ "cold", OPT_COLD, NULL, 0,
+	  "Displace what the kernel keeps about the memory from the caches before each step", 0 },
+	{ 0 }
+};
+
+static error_t parse_window(int key, char *arg, struct argp_state *state)
+{
+	switch (key) {
+	case OPT_EVERY:
+		opt.every = number_arg(state, "--every", arg, 1, 1 << 20);
+		break;
+	case OPT_COLD:
+		opt.cold = true;
+		break;
+	case ARGP_KEY_ARG:
+		argp_error(state, "unexpected argument '%s'", arg);
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+static const struct argp window_argp = {
+	window_options, parse_window, "",
+	"Time to write memory while the child of a fork is there, of the child's end, "
+	"and of the writes after it."
+	EXIT_DOC, with_common, NULL, NULL
+};
+
 static const struct argp memory_argp = {
 	memory_options, parse_memory, "",
 	"Page-table memory taken by idle children of a process."
@@ -1602,6 +1780,7 @@ static const struct argp micro_argp = {
 static const struct command commands[] = {
 	{ "fork", fork_metric, run_fork, print_fork, &fork_argp },
 	{ "fault", fault_metric, run_fault, print_fault, &fault_argp },
+	{ "window", window_metric, run_window, print_window, &window_argp },
 	{ "memory", memory_metric, run_memory, print_memory, &memory_argp },
 	{ "micro", micro_metric, run_micro, print_micro, &micro_argp },
 };
@@ -1637,7 +1816,7 @@ static error_t parse_main(int key, char *arg, struct argp_state *state)
 		parse_command(state, arg);
 		break;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: fork, fault, memory or micro");
+		argp_error(state, "a command is missing: fork, fault, window, memory or micro");
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -1651,6 +1830,7 @@ static const struct argp main_argp = {
 	"Commands:\n"
 	"  fork      time of fork, and of fork + exit + wait, by memory size\n"
 	"  fault     time to write memory again after fork\n"
+	"  window    the same step by step: during the child's life, at its end, after it\n"
 	"  memory    page-table memory by number of children\n"
 	"  micro     fork, exec, exit, faults, mmap, mprotect of a small process\n\n"
 	"'cowpte-bench COMMAND --help' lists the options of a command."
@@ -1722,6 +1902,7 @@ int main(int argc, char **argv)
 	opt.patterns = ALL_PATTERNS;
 	opt.alive = 3;
 	opt.seed = 1;
+	opt.every = 1;
 	argp_err_exit_status = EXIT_USAGE;
 	argp_program_version = "cowpte-bench " COWPTE_VERSION;
 	argp_parse(&main_argp, argc, argv, ARGP_IN_ORDER, NULL, NULL);

@@ -194,7 +194,7 @@ fi
 status 0 "bench --help" "$bench" --help
 says 'Exit status' "its help tells the exit status"
 status 0 "bench --version" "$bench" --version
-for cmd in fork fault memory micro; do
+for cmd in fork fault window memory micro; do
 	status 0 "bench $cmd --help" "$bench" $cmd --help
 	says 'nanoseconds' "... tells the unit"
 done
@@ -213,6 +213,9 @@ done
 status 2 "bench: size 0 has no faults" "$bench" fault --size 0
 status 2 "bench: pattern" "$bench" fault --pattern spiral
 status 2 "bench: fate" "$bench" fault --child asleep
+status 2 "bench: window without a table" "$bench" window --size 4K
+says 'one page table' "... says how much it needs"
+status 2 "bench: every table but none" "$bench" window --every 0
 status 2 "bench: child" "$bench" fork --child asleep
 status 2 "bench: policy" "$bench" fork --sched rr
 status 2 "bench: numbers of children fall" "$bench" memory --children 4,2
@@ -255,6 +258,8 @@ says 'fork \+ exec of' "... says so"
 status 0 "bench fork, ordinary scheduling" "$bench" fork "${small[@]}" --sched other
 status 0 "bench fork, no later forks" "$bench" fork "${small[@]}" --later 0
 status 0 "bench fault" "$bench" fault "${small[@]}"
+status 0 "bench window" "$bench" window "${small[@]}"
+status 0 "bench window, cold" "$bench" window --size 4M --reps 1 --every 2 --cold
 status 0 "bench memory" "$bench" memory "${small[@]}" --children 1,3
 status 0 "bench micro" "$bench" micro --reps 1 --loops 2
 if grep -q '\[never\]' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null; then
@@ -292,6 +297,15 @@ if [ -n "$have_python" ]; then
 	json "fault: fork and writes together" 'all(
 		m["fork"]["min"] + m["rewrite"]["min"] <= m["fork_and_rewrite"]["max"]
 		for m in (r["metrics"] for r in R))'
+	"$bench" window --size 8M --reps 2 --every 3 --json "$dir/json" \
+		> "$dir/out" 2> "$dir/err"
+	json "window: JSON" "$common"
+	json "window: each third table" '{r["ops"] for r in R} == {2}'
+	json "window: the sum is of its parts" 'all(
+		m["sum"]["min"] >= sum(m[x]["min"] for x in
+		("fork", "first_write", "child_exit", "rewrite"))
+		for m in (r["metrics"] for r in R))'
+	"$bench" fault "${small[@]}" --json "$dir/json" > "$dir/out" 2> "$dir/err"
 	json "fault: pages" '{r["ops"] for r in R if r["pattern"] != "table"} \
 		== {(4 << 20) // d["page_size"]}'
 

@@ -376,6 +376,104 @@ static void fault_job(const struct job *job, unsigned char *p, struct result *re
 	res->nr = 1;
 }
 
+/* Displace from the caches whatever the kernel keeps about the memory. */
+static void make_cold(unsigned char *junk, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i += 64)
+		touch(junk + i, i);
+}
+
+/*
+ * Write page @page of each table that is to be written, with a look at the clock
+ * after each one if @worst is set: the total should not contain it.
+ */
+static __u64 write_tables(const struct job *job, unsigned char *p, size_t page,
+			  __u64 *worst)
+{
+	__u64 t0 = now(), last = t0, t;
+	size_t off;
+
+	for (off = 0; off + span <= job->size; off += job->every * span) {
+		touch(p + off + page * page_size, page);
+		if (!worst)
+			continue;
+		t = now();
+		if (t - last > *worst)
+			*worst = t - last;
+		last = t;
+	}
+	return now() - t0;
+}
+
+/*
+ * The life of a snapshot as its parent feels it: fork, writes while the child is
+ * there, the child's end, writes after it. Then a child that writes itself. Each
+ * time all is the parent's again before the next fork.
+ */
+static void window_job(const struct job *job, unsigned char *p, struct result *res)
+{
+	struct window_rec *rec = &res->rec[0].window;
+	size_t pages = span / page_size, off, i, len = 0;
+	struct cowpte_vmstat before, after;
+	unsigned char *junk = NULL;
+	pid_t pid;
+	__u64 t0;
+
+	if (job->cold) {
+		/* Larger than the last cache of any machine, as memory allows */
+		len = 256UL << 20;
+		junk = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (junk == MAP_FAILED)
+			job_fail(res, errno, "cannot map %zu MiB to fill caches with",
+				 len >> 20);
+	}
+	memset(rec, 0, sizeof(*rec));
+	for (off = 0; off + span <= job->size; off += job->every * span)
+		rec->tables++;
+
+	counters(&before);
+	pid = fork_idle(job, res, &rec->fork_ns);
+	make_cold(junk, len);
+	rec->first_ns = write_tables(job, p, 1, NULL);
+	rec->second_ns = write_tables(job, p, 2, NULL);
+	make_cold(junk, len);
+	t0 = now();
+	reap(pid, true, res);
+	rec->exit_ns = now() - t0;
+	t0 = now();
+	for (off = 0; off + span <= job->size; off += job->every * span)
+		for (i = 0; i < pages; i++)
+			touch(p + off + i * page_size, i);
+	rec->rewrite_ns = now() - t0;
+	for (off = 0; off < job->size; off += page_size)
+		touch(p + off, 3);
+
+	pid = fork_idle(job, res, NULL);
+	make_cold(junk, len);
+	write_tables(job, p, 1, &rec->worst_ns);
+	reap(pid, true, res);
+	for (off = 0; off < job->size; off += page_size)
+		touch(p + off, 4);
+
+	make_cold(junk, len);
+	t0 = now();
+	pid = fork();
+	if (!pid) {
+		write_tables(job, p, 1, NULL);
+		_exit(0);
+	}
+	if (pid < 0)
+		job_fail(res, errno, "fork");
+	reap(pid, false, res);
+	rec->child_ns = now() - t0;
+	counters(&after);
+	rec->shared = after.share - before.share;
+	res->nr = 1;
+}
+
 /*
  * PageTables of the whole system. The kernel keeps part of the figure per CPU;
  * reading stat_refresh, which takes root, adds that in.
@@ -481,6 +579,9 @@ worker(const struct job *job, struct result *res, pid_t harness)
 		break;
 	case JOB_FAULT:
 		fault_job(job, p, res);
+		break;
+	case JOB_WINDOW:
+		window_job(job, p, res);
 		break;
 	case JOB_MEMORY:
 		memory_job(job, res);

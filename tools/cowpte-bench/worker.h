@@ -14,7 +14,7 @@
 
 #include "common.h"
 
-enum job_kind { JOB_FORK, JOB_FAULT, JOB_MEMORY, JOB_MICRO };
+enum job_kind { JOB_FORK, JOB_FAULT, JOB_WINDOW, JOB_MEMORY, JOB_MICRO };
 
 /* Which pages a fault job writes. */
 enum pattern {
@@ -50,6 +50,10 @@ struct job {
 	bool child_alive;	/* during the writes, else reaped before */
 	const __u32 *order;	/* PATTERN_RAND: page numbers, MAP_SHARED */
 
+	/* JOB_WINDOW */
+	unsigned int every;		/* the first of so many tables is written */
+	bool cold;			/* what the kernel knows of pages is not cached */
+
 	/* JOB_MEMORY */
 	const unsigned int *children;	/* numbers of children, rising */
 	unsigned int nr_children;
@@ -78,6 +82,18 @@ struct fault_rec {
 	__u64 reuse;
 };
 
+struct window_rec {
+	__u64 tables;		/* written, of those that there are */
+	__u64 fork_ns;
+	__u64 first_ns;		/* one write to each of these, the child is idle */
+	__u64 worst_ns;		/* the longest of them */
+	__u64 second_ns;	/* another page of each */
+	__u64 exit_ns;		/* from the end of the child until it is reaped */
+	__u64 rewrite_ns;	/* all other pages of these tables */
+	__u64 child_ns;		/* another child writes to each of these and exits */
+	__u64 shared;
+};
+
 struct memory_rec {
 	__s64 pagetables_kb;	/* growth of PageTables: by all children */
 	__u64 vmpte_kb;	/* of the last child */
@@ -92,6 +108,7 @@ struct micro_rec {
 union record {
 	struct fork_rec fork;
 	struct fault_rec fault;
+	struct window_rec window;
 	struct memory_rec memory;
 	struct micro_rec micro;
 };
