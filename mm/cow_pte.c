@@ -27,6 +27,7 @@
 #include <linux/ksm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pgalloc.h>
+#include <linux/prefetch.h>
 #include <linux/ptrace.h>
 #include <linux/rmap.h>
 #include <linux/sched/task_stack.h>
@@ -825,6 +826,16 @@ void __cow_pte_copied(struct mm_struct *oldmm, unsigned long addr,
 	WRITE_ONCE(fork->pos, addr);
 }
 
+bool __cow_pte_copied_pmd(struct mm_struct *oldmm, unsigned long addr)
+{
+	struct cow_pte_fork *fork = oldmm->cow_pte.fork;
+
+	if (!fork || fork->counted)
+		return false;
+	WRITE_ONCE(fork->pos, addr + PMD_SIZE);
+	return true;
+}
+
 #define COW_PTE_NO_VMA	(VM_SHARED | VM_DONTCOPY | VM_WIPEONFORK |	      \
 			 VM_DROPPABLE | VM_LOCKED | VM_LOCKONFAULT |	      \
 			 VM_PFNMAP | VM_MIXEDMAP | VM_IO | VM_HUGETLB |	      \
@@ -957,6 +968,8 @@ static __always_inline bool cow_pte_attach(struct cow_pte_fork *fork,
 	return true;
 }
 
+#define COW_PTE_AHEAD	16
+
 /*
  * The tables that lie as a whole inside one VMA, which is most of them in a
  * large process: one decision for all.  Not inline, for the loop's registers.
@@ -970,6 +983,9 @@ static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
 	bool count = fork->counted;
 
 	for (; slot < end; slot += PMD_SIZE, src_pmd++, dst_pmd++) {
+		/* Nobody looks at the descriptors of tables but fork(). */
+		if (slot + COW_PTE_AHEAD * PMD_SIZE < end)
+			prefetchw(pmd_table_ptdesc(src_pmd[COW_PTE_AHEAD]));
 		if (unlikely(!pmd_table_protected(*src_pmd))) {
 			if (pmd_none(*src_pmd))
 				continue;
@@ -1006,11 +1022,9 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 
 	if (pmd_none(pmd))
 		return 0;
-	if (!pmd_present(pmd) || pmd_leaf(pmd)) {
-		if (!fork->counted)
-			cow_pte_take_out(fork, src_pmd, slot, slot + PMD_SIZE);
+	/* See cow_pte_copied_pmd() */
+	if (!pmd_present(pmd) || pmd_leaf(pmd))
 		return 0;
-	}
 
 	/* Both sides will write to the stack before they do anything. */
 	stack = cow_pte_slot(user_stack_pointer(current_pt_regs()));
@@ -1236,39 +1250,66 @@ undo:
 	return -EAGAIN;
 }
 
+/*
+ * One more reference and mapping.  Not folio_try_dup_anon_rmap_pte(): it asks
+ * the mm about pins, of which a shared table has none (I2).
+ */
+static __always_inline void cow_pte_dup_page(struct folio *folio,
+					     struct page *page)
+{
+	folio_get(folio);
+	folio_dup_file_rmap_pte(folio, page);
+}
+
+static noinline void cow_pte_copy_nonpresent(struct mm_struct *mm, pte_t *dst,
+					     pte_t *src, unsigned long addr)
+{
+	pte_t pte = cow_pte_downgrade(mm, addr, src);
+	swp_entry_t entry = pte_to_swp_entry(pte);
+	struct page *page;
+
+	if (is_device_private_entry(entry)) {
+		page = pfn_swap_entry_to_page(entry);
+		cow_pte_dup_page(page_folio(page), page);
+	}
+	set_pte_at(mm, addr, dst, pte);
+}
+
+/*
+ * Downgrade and copy, in one pass: each page is looked at once, for that is what
+ * a break costs.
+ */
 static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 			       unsigned long addr, bool young)
 {
+	pte_t *end = src + PTRS_PER_PTE;
 	struct folio *folio;
 	struct page *page;
-	swp_entry_t entry;
 	pte_t pte;
-	int i;
 
 	cow_pte_inplace_begin();
-	for (i = 0; i < PTRS_PER_PTE; i++, dst++, src++, addr += PAGE_SIZE) {
-		if (pte_none(ptep_get(src)))
+	for (; src < end; dst++, src++, addr += PAGE_SIZE) {
+		pte = ptep_get(src);
+		if (pte_none(pte))
 			continue;
-		pte = cow_pte_downgrade(mm, addr, src);
-		page = NULL;
-		if (pte_present(pte)) {
-			page = cow_pte_page(pte);
-			/* What the others looked at is not for us to see. */
-			pte = young ? pte_mkyoung(pte) : pte_mkold(pte);
-		} else {
-			entry = pte_to_swp_entry(pte);
-			if (is_device_private_entry(entry))
-				page = pfn_swap_entry_to_page(entry);
+		if (unlikely(!pte_present(pte))) {
+			cow_pte_copy_nonpresent(mm, dst, src, addr);
+			continue;
 		}
-		if (page) {
-			/*
-			 * Not folio_try_dup_anon_rmap_pte(): it asks the mm
-			 * about pins, of which a shared table has none (I2).
-			 */
+		/* Accessed bits aside, nobody changes it meanwhile. */
+		if (pte_write(pte)) {
+			ptep_set_wrprotect(mm, addr, src);
+			pte = pte_wrprotect(pte);
+		}
+		page = cow_pte_page(pte);
+		if (likely(page)) {
 			folio = page_folio(page);
-			folio_get(folio);
-			folio_dup_file_rmap_pte(folio, page);
+			if (folio_test_anon(folio) && PageAnonExclusive(page))
+				ClearPageAnonExclusive(page);
+			cow_pte_dup_page(folio, page);
 		}
+		/* What the others looked at is not for us to see. */
+		pte = young ? pte_mkyoung(pte) : pte_mkold(pte);
 		set_pte_at(mm, addr, dst, pte);
 	}
 	cow_pte_inplace_end();
@@ -1529,73 +1570,115 @@ static void cow_pte_drop_zero_pages(struct mm_struct *mm, pte_t *pte)
 			ksm_might_unmap_zero_page(mm, ptep_get(pte));
 }
 
-bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
+/*
+ * The mm leaves the table, of which it has flushed nothing yet if it lives.
+ * Return: false if the table is its own again, to be zapped the ordinary way.
+ */
+static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
+					 unsigned long slot, bool dying)
+{
+	struct ptdesc *ptdesc = pmd_table_ptdesc(*pmd);
+	spinlock_t *ptl = ptlock_ptr(ptdesc);
+	pte_t *table = pmd_table(*pmd);
+
+	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+	if (ptdesc->pt_cow_sharers == 1) {
+		cow_pte_reuse(mm, pmd, ptdesc, slot);
+		spin_unlock(ptl);
+		return false;
+	}
+	if (!dying || IS_ENABLED(CONFIG_DEBUG_COW_PTE))
+		cow_pte_drop_rss(mm, ptdesc, table);
+	pmd_clear(pmd);
+	trace_cow_pte_drop(mm, slot, _RET_IP_);
+	if (!dying) {
+		cow_pte_flush(mm, slot, slot + PMD_SIZE);
+		cow_pte_drop_zero_pages(mm, table);
+	}
+	cow_pte_leave(ptdesc);
+	spin_unlock(ptl);
+	return true;
+}
+
+/* So many are dropped under one hold of the PMD page's lock. */
+#define COW_PTE_DROP_MAX	64
+
+/*
+ * A dying mm, of which no CPU walks the tables any more: what it had is settled
+ * by __cow_pte_mm_exit(), for who looks at it now?  The lock keeps the OOM reaper
+ * away.
+ * Return: the number of entries that are none now.
+ */
+static noinline long cow_pte_drop_run(struct mm_struct *mm, pmd_t *pmd,
+				      unsigned long slot, unsigned long end)
+{
+	unsigned long nr_dropped = 0;
+	pmd_t *start = pmd;
+	spinlock_t *pml;
+
+	end = min(end, slot + COW_PTE_DROP_MAX * PMD_SIZE);
+	pml = pmd_lock(mm, pmd);
+	for (; slot < end; slot += PMD_SIZE, pmd++) {
+		if (unlikely(!pmd_table_protected(*pmd))) {
+			if (pmd_none(*pmd))
+				continue;
+			break;
+		}
+		if (!cow_pte_drop(mm, pmd, slot, true))
+			break;
+		nr_dropped++;
+	}
+	mm->cow_pte.nr_dropped += nr_dropped;
+	spin_unlock(pml);
+	return pmd - start;
+}
+
+long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   pmd_t *pmd, unsigned long addr, unsigned long end,
 		   struct zap_details *details)
 {
 	unsigned long slot = cow_pte_slot(addr);
+	unsigned long next = pmd_addr_end(addr, end);
 	struct mm_struct *mm = tlb->mm;
-	struct ptdesc *ptdesc;
-	spinlock_t *pml, *ptl;
-	pte_t *table;
+	bool dropped = false;
+	spinlock_t *pml;
 
 	/* By file offset: in place, for all sharers. */
 	if (cow_pte_zap_by_offset(details))
-		return false;
+		return 0;
 
 	/* Whatever VMAs it covers, does the whole of the table go away? */
 	if (details ? slot < details->start || slot + PMD_SIZE > details->end :
-		      end - addr != PMD_SIZE) {
+		      next - addr != PMD_SIZE) {
 		if (!__cow_pte_others(mm, pmd, addr))
-			return false;
-		cow_pte_check_empty(mm, pmd, addr, end);
-		return true;
+			return 0;
+		cow_pte_check_empty(mm, pmd, addr, next);
+		return 1;
 	}
 
-	/*
-	 * Nothing runs in a dying mm, but a CPU may still walk its tables,
-	 * speculatively.  Before the first table is left that must be over:
-	 * the others may free its pages.
-	 */
-	if (tlb->fullmm && !mm->cow_pte.unloaded) {
-		arch_cow_pte_unload(mm);
-		mm->cow_pte.unloaded = true;
+	if (tlb->fullmm) {
+		/*
+		 * Nothing runs in a dying mm, but a CPU may still walk its
+		 * tables, speculatively.  Before the first table is left that
+		 * must be over: the others may free its pages.
+		 */
+		if (!mm->cow_pte.unloaded) {
+			arch_cow_pte_unload(mm);
+			mm->cow_pte.unloaded = true;
+		}
+		return cow_pte_drop_run(mm, pmd, slot, end);
 	}
 
 	pml = pmd_lock(mm, pmd);
-	if (!pmd_table_protected(*pmd)) {
-		spin_unlock(pml);
-		return false;
-	}
-	ptdesc = pmd_table_ptdesc(*pmd);
-	ptl = ptlock_ptr(ptdesc);
-	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
-	if (ptdesc->pt_cow_sharers == 1) {
-		/* Ours alone: zap it the ordinary way. */
-		cow_pte_reuse(mm, pmd, ptdesc, slot);
-		spin_unlock(ptl);
-		spin_unlock(pml);
-		return false;
-	}
-	table = pmd_table(*pmd);
-	if (!tlb->fullmm || IS_ENABLED(CONFIG_DEBUG_COW_PTE))
-		cow_pte_drop_rss(mm, ptdesc, table);
-	pmd_clear(pmd);
-	trace_cow_pte_drop(mm, slot, _RET_IP_);
-	if (tlb->fullmm) {
-		/* Settled by __cow_pte_mm_exit(): who looks at these now? */
-		mm->cow_pte.nr_dropped++;
-	} else {
-		cow_pte_flush(mm, slot, slot + PMD_SIZE);
-		cow_pte_drop_zero_pages(mm, table);
+	if (pmd_table_protected(*pmd))
+		dropped = cow_pte_drop(mm, pmd, slot, false);
+	spin_unlock(pml);
+	if (dropped) {
 		atomic_long_dec(&mm->cow_pte.nr_protected);
 		mm_dec_nr_ptes(mm);
 		count_vm_event(COW_PTE_DROP);
 	}
-	cow_pte_leave(ptdesc);
-	spin_unlock(ptl);
-	spin_unlock(pml);
-	return true;
+	return dropped;
 }
 
 static void cow_pte_free_rcu(struct rcu_head *head)

@@ -92,6 +92,7 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 int __cow_pte_fork_skip(struct mm_struct *oldmm, struct vm_area_struct *vma);
 void __cow_pte_copied(struct mm_struct *oldmm, unsigned long addr,
 		      const int *rss);
+bool __cow_pte_copied_pmd(struct mm_struct *oldmm, unsigned long addr);
 void __cow_pte_fork_end(struct cow_pte_fork *fork, int error);
 long __cow_pte_copy(struct vm_area_struct *dst_vma,
 		    struct vm_area_struct *src_vma, pmd_t *dst_pmd,
@@ -104,7 +105,7 @@ int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
 bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
 void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr);
-bool __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
+long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   pmd_t *pmd, unsigned long addr, unsigned long end,
 		   struct zap_details *details);
 unsigned long __cow_pte_zap_end(struct mm_struct *mm, unsigned long addr,
@@ -209,6 +210,21 @@ static inline void cow_pte_copied(struct mm_struct *oldmm, unsigned long addr,
 {
 	if (cow_pte_enabled())
 		__cow_pte_copied(oldmm, addr, rss);
+}
+
+/**
+ * cow_pte_copied_pmd - fork() has copied an anonymous huge page
+ * @oldmm: the parent
+ * @addr: where it maps the page
+ *
+ * Under the lock of the parent's PMD page.
+ *
+ * Return: true if the child's counters will have it, see @inherit.
+ */
+static inline bool cow_pte_copied_pmd(struct mm_struct *oldmm,
+				      unsigned long addr)
+{
+	return cow_pte_enabled() && __cow_pte_copied_pmd(oldmm, addr);
 }
 
 /**
@@ -354,23 +370,26 @@ static inline void cow_pte_take_back(struct mm_struct *mm, unsigned long addr)
 }
 
 /**
- * cow_pte_zap - remove a shared table from an mm instead of its entries
+ * cow_pte_zap - remove shared tables from an mm instead of their entries
  * @tlb: the gather of the caller
  * @vma: VMA being zapped
  * @pmd: entry for @addr
  * @addr: first address
- * @end: address behind the last one, in the same table
+ * @end: where to stop, in the same PMD table
  * @details: as for zap_pte_range()
  *
- * Return: true if nothing is left to zap for this mm between @addr and @end.
+ * Does not sleep.
+ *
+ * Return: the number of entries, from @pmd on, behind which nothing is left to
+ * zap for this mm; 0 if the caller must zap what is behind the first one.
  */
-static inline bool cow_pte_zap(struct mmu_gather *tlb,
+static inline long cow_pte_zap(struct mmu_gather *tlb,
 			       struct vm_area_struct *vma, pmd_t *pmd,
 			       unsigned long addr, unsigned long end,
 			       struct zap_details *details)
 {
 	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
-		return false;
+		return 0;
 	return __cow_pte_zap(tlb, vma, pmd, addr, end, details);
 }
 
@@ -762,6 +781,12 @@ static __always_inline void cow_pte_copied(struct mm_struct *oldmm,
 {
 }
 
+static __always_inline bool cow_pte_copied_pmd(struct mm_struct *oldmm,
+					       unsigned long addr)
+{
+	return false;
+}
+
 static __always_inline void cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 {
 }
@@ -808,12 +833,12 @@ static __always_inline void cow_pte_take_back(struct mm_struct *mm,
 {
 }
 
-static __always_inline bool cow_pte_zap(struct mmu_gather *tlb,
+static __always_inline long cow_pte_zap(struct mmu_gather *tlb,
 					struct vm_area_struct *vma, pmd_t *pmd,
 					unsigned long addr, unsigned long end,
 					struct zap_details *details)
 {
-	return false;
+	return 0;
 }
 
 static __always_inline bool cow_pte_zap_by_offset(struct zap_details *details)

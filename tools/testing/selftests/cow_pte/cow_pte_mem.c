@@ -64,14 +64,18 @@ static int prepare_anon(void)
 	return 0;
 }
 
+/* Between the second and the third table one is missing */
 static int prepare_sparse(void)
 {
-	char *mem = map_anon(table(0), 3 * TABLE);
+	char *mem = map_anon(table(0), 4 * TABLE);
 	unsigned int i;
 
-	cow_track_range(mem, 3 * TABLE, 64);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 4; i++) {
+		if (i == 2)
+			continue;
+		cow_track_range(mem + i * TABLE, TABLE, 64);
 		cow_add_hole(mem + i * TABLE + 3 * PAGE);
+	}
 	return 0;
 }
 
