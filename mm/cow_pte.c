@@ -193,7 +193,7 @@ static pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
  * The pages that a PTE table's entries count as references and mapcounts.
  * Ordinary private VMAs hold no others, so no VMA is needed to tell.
  */
-static struct page *cow_pte_page(pte_t pte)
+static __always_inline struct page *cow_pte_page(pte_t pte)
 {
 	unsigned long pfn = pte_pfn(pte);
 
@@ -1299,7 +1299,7 @@ static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 		/* Accessed bits aside, nobody changes it meanwhile. */
 		if (pte_write(pte)) {
 			ptep_set_wrprotect(mm, addr, src);
-			pte = pte_wrprotect(pte);
+			pte = ptep_get(src);
 		}
 		page = cow_pte_page(pte);
 		if (likely(page)) {
@@ -1614,7 +1614,7 @@ static noinline long cow_pte_drop_run(struct mm_struct *mm, pmd_t *pmd,
 {
 	unsigned long nr_dropped = 0;
 	pmd_t *start = pmd;
-	spinlock_t *pml;
+	spinlock_t *pml;	/* of the PMD page */
 
 	end = min(end, slot + COW_PTE_DROP_MAX * PMD_SIZE);
 	pml = pmd_lock(mm, pmd);
@@ -1641,7 +1641,7 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	unsigned long next = pmd_addr_end(addr, end);
 	struct mm_struct *mm = tlb->mm;
 	bool dropped = false;
-	spinlock_t *pml;
+	spinlock_t *pml;	/* of the PMD page */
 
 	/* By file offset: in place, for all sharers. */
 	if (cow_pte_zap_by_offset(details))
@@ -1908,7 +1908,7 @@ void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
 	ptdesc->pt_cow_word &= ~COW_PTE_MIXED;
 }
 
-/* Families larger than this are not searched for the sake of statistics. */
+/* Not more processes than this are searched for the sake of statistics. */
 #define COW_PTE_SEARCH_MAX	64
 
 /* The shared tables that other members of the family have in this slot. */
@@ -1917,17 +1917,18 @@ static noinline void cow_pte_search(struct cow_pte_view *view,
 				    struct ptdesc *own)
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
+	int left = refcount_read(&family->refs) - 1 - view->own;
 	struct mm_struct *pos;
 	struct ptdesc *ptdesc;
 	pmd_t *pmd, pmdval;
 	unsigned int sharers, i;
 	pte_t *table;
 
-	if (refcount_read(&family->refs) > COW_PTE_SEARCH_MAX)
+	if (left >= COW_PTE_SEARCH_MAX)
 		return;
 	spin_lock(&family->lock);
 	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
-		if (view->nr == ARRAY_SIZE(view->table))
+		if (left <= 0 || view->nr == ARRAY_SIZE(view->table))
 			break;
 		/* See cow_pte_is_sharer() */
 		local_irq_disable();
@@ -1947,23 +1948,18 @@ static noinline void cow_pte_search(struct cow_pte_view *view,
 			view->table[i] = table;
 			view->hidden[i] = sharers - 1;
 			view->nr++;
+			left -= sharers;
 		}
 	}
 	spin_unlock(&family->lock);
 }
 
-static bool cow_pte_same_page(pte_t a, pte_t b)
-{
-	if (pte_present(a))
-		return pte_present(b) && pte_pfn(a) == pte_pfn(b);
-	return !pte_none(a) && !pte_present(b) &&
-	       pte_to_swp_entry(a).val == pte_to_swp_entry(b).val;
-}
-
 int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
 			      unsigned long addr, pte_t *ptep)
 {
-	pte_t pte = ptep_get(ptep);
+	unsigned long index = pte_index(addr), pfn = 0;
+	pte_t pte = ptep_get(ptep), other;
+	swp_entry_t entry = {};
 	int hidden = view->own;
 	unsigned int i;
 
@@ -1971,9 +1967,18 @@ int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
 		cow_pte_search(view, mm, addr, virt_to_ptdesc(ptep));
 		view->searched = true;
 	}
-	for (i = 0; i < view->nr; i++)
-		if (cow_pte_same_page(pte, ptep_get(view->table[i] + pte_index(addr))))
+	if (pte_present(pte))
+		pfn = pte_pfn(pte);
+	else
+		entry = pte_to_swp_entry(pte);
+	for (i = 0; i < view->nr; i++) {
+		other = ptep_get(view->table[i] + index);
+		if (pte_none(other) || pte_present(other) != pte_present(pte))
+			continue;
+		if (pte_present(pte) ? pte_pfn(other) == pfn :
+				       pte_to_swp_entry(other).val == entry.val)
 			hidden += view->hidden[i];
+	}
 	return hidden;
 }
 

@@ -721,7 +721,8 @@ static void run_window(void)
 		size_t index[NR_MODES] = { 0 };
 
 		if (size < table_span())
-			errx(EXIT_USAGE, "window needs sizes of %zu kB and more: memory of one page table",
+			errx(EXIT_USAGE,
+			     "window needs sizes of %zu kB and more: memory of one page table",
 			     table_span() >> 10);
 		for (mode = MODE_OFF; mode <= MODE_ON; mode++) {
 			if (!(opt.modes & BIT(mode)))
@@ -812,11 +813,12 @@ static void print_window(FILE *f)
 		table_end_row(&t);
 	}
 	table_print(&t, f);
-	fputs("\nmedians, by page table of which something is written; fork and the worst write as they are\n", f);
-	fputs("first, second write: one page of each table, then another, the child being idle\n", f);
-	fputs("child_exit: until it is reaped; rewrite: all pages of these tables after that\n", f);
+	fputs("\nmedians, by page table of which something is written, but for two:\n", f);
+	fputs("fork and worst_write are as they are\n", f);
+	fputs("first, second write: one page of each table, then another, the child idle\n", f);
+	fputs("child_exit: until it is reaped; rewrite: all pages of these tables after it\n", f);
 	fputs("sum: fork, first write, child's exit and rewrite\n", f);
-	fputs("child_that_writes: fork, a child that writes one page of each table and exits, wait\n", f);
+	fputs("child_that_writes: fork, child writes one page of each table, exit, wait\n", f);
 }
 
 /*
@@ -1719,6 +1721,10 @@ static error_t parse_micro(int key, char *arg, struct argp_state *state)
 	"Time to write memory again after fork(), and of the same writes without a " \
 	"fork before."
 
+#define WINDOW_DOC \
+	"Time to write memory while the child of a fork is there, of the child's " \
+	"end, and of the writes after it."
+
 #define MICRO_DOC \
 	"Single operations of a small process: fork, exec, exit, page faults, and calls " \
 	"that change mappings. The shortest of many is what to compare between kernels."
@@ -1761,9 +1767,7 @@ static error_t parse_window(int key, char *arg, struct argp_state *state)
 
 static const struct argp window_argp = {
 	window_options, parse_window, "",
-	"Time to write memory while the child of a fork is there, of the child's end, "
-	"and of the writes after it."
-	EXIT_DOC, with_common, NULL, NULL
+	WINDOW_DOC EXIT_DOC, with_common, NULL, NULL
 };
 
 static const struct argp memory_argp = {
