@@ -6,15 +6,16 @@
  * them: both PMD entries lose their write permission and the table counts its
  * sharers.  Who changes a shared table first makes it private: by a copy
  * (break), or by taking the write permission back when nobody else is left
- * (reuse).  Who gives up the whole range just leaves (drop).
+ * (reuse).  Who gives up the whole range just leaves (drop).  A copy borrows
+ * the pages that it maps from the table that it was made of.
  *
  * This file follows the life of a table: counters and sharers, then share,
- * fault, break, reuse, drop, free; then what rmap does to a shared table on
- * behalf of all sharers, what observers are told, and the user interface.
+ * loans, break, reuse, fault, drop, free; then what rmap does to a shared table
+ * on behalf of all sharers, what observers are told, and the user interface.
  * Documentation/mm/cow_pte.rst has the invariants.
  *
- * Locks: pmd_lock(mm) -> PTE lock of the table -> family->lock -> mmlist_lock,
- * and mm->cow_pte.lock innermost.  Every change of a PMD entry that points to
+ * Locks: pmd_lock(mm) -> PTE lock of the table -> PTE lock of one that borrows
+ * from it -> family->lock -> mmlist_lock, and mm->cow_pte.lock innermost.  Every change of a PMD entry that points to
  * a shared table, and of the number of sharers, happens under the table's PTE
  * lock; so with that lock held the set of sharers stands still.
  */
@@ -89,6 +90,8 @@ static LIST_HEAD(cow_pte_swap);
 #define COW_PTE_COUNTED		BIT(1)	/* the base is there */
 #define COW_PTE_UNFLUSHED	BIT(2)	/* reclaim may have to flush */
 #define COW_PTE_FAR		BIT(3)	/* few sharers, but not near each other */
+#define COW_PTE_LENDS		BIT(4)	/* pt_cow_loan is the first that borrows */
+#define COW_PTE_BORROWS		BIT(5)	/* pt_cow_loan is the lender */
 #define COW_PTE_MIXED_SHIFT	8
 #define COW_PTE_MIXED		(0xffUL << COW_PTE_MIXED_SHIFT)
 #define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
@@ -292,8 +295,8 @@ static void cow_pte_add_private(struct mm_struct *mm, unsigned long addr,
 }
 
 /* Who copies a table or takes it back takes over what was changed in place. */
-static void cow_pte_settle(struct mm_struct *mm, struct ptdesc *ptdesc,
-			   unsigned long slot)
+static void cow_pte_take_delta(struct mm_struct *mm, struct ptdesc *ptdesc,
+			       unsigned long slot)
 {
 	int rss[NR_MM_COUNTERS], i;
 	bool changed = false;
@@ -565,6 +568,7 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	mm->cow_pte.unloaded = false;
 	mm->cow_pte.untracked = !READ_ONCE(cow_pte_ready);
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
+	atomic_long_set(&mm->cow_pte.nr_borrowing, 0);
 }
 
 void __cow_pte_mm_exit(struct mm_struct *mm)
@@ -989,7 +993,8 @@ static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
 		if (unlikely(!pmd_table_protected(*src_pmd))) {
 			if (pmd_none(*src_pmd))
 				continue;
-			if (!pmd_present(*src_pmd) || pmd_leaf(*src_pmd))
+			if (!pmd_present(*src_pmd) || pmd_leaf(*src_pmd) ||
+			    pmd_table_borrows(*src_pmd))
 				break;
 		}
 		if (!cow_pte_attach(fork, dst_pmd, src_pmd, slot, count))
@@ -1025,6 +1030,9 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 	/* See cow_pte_copied_pmd() */
 	if (!pmd_present(pmd) || pmd_leaf(pmd))
 		return 0;
+	/* A table does not lend what it borrows (B3). */
+	if (pmd_table_borrows(pmd))
+		cow_pte_break(oldmm, src_pmd, addr);
 
 	/* Both sides will write to the stack before they do anything. */
 	stack = cow_pte_slot(user_stack_pointer(current_pt_regs()));
@@ -1113,6 +1121,286 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 }
 
 /*
+ * Loans
+ *
+ * A break copies the entries of a table, but not what they count: the new table
+ * borrows its pages from the old one, which others go on using.  A borrowed
+ * entry is read-only and holds neither a reference nor a mapcount: the lender's
+ * does.  It is marked as special, for that means to everybody that there is no
+ * page to count.
+ *
+ * B1 A lender's entry of which another one is borrowed stays what it is, accessed
+ *    bit and permissions aside.  Who changes it settles that one first, with the
+ *    locks of both tables held.
+ * B2 To settle an entry is to take a reference and a mapcount, and to take from
+ *    the lender's entry its exclusivity and write permission, as fork() does.
+ *    That needs no memory and cannot fail, and the borrower's lock is enough.
+ * B3 A table lends or borrows, not both: fork() settles one that borrows before it
+ *    is shared.  Who is alone with a lender settles what is borrowed of it before
+ *    he takes it back.
+ * B4 But if he is dying, entries that one table still borrows move there as they
+ *    are: nobody else is left who knows the pages (merge).
+ * B5 A borrower ends by settling; in a dying mm its borrowed entries just go.
+ *
+ * Who walks private tables must not meet a borrowed entry: a flag in the PMD entry
+ * sends him through here first (see pmd_cow_pte()), until it is found that nothing
+ * is borrowed any more.
+ */
+
+/* A page is looked for in so many tables at most. */
+#define COW_PTE_MAX_BORROWERS	8
+#define COW_PTE_BORROWER_NESTING	2
+
+/* In a table with COW_PTE_BORROWS; the zero pages are special, too. */
+static __always_inline bool cow_pte_entry_borrowed(pte_t pte)
+{
+	return pte_present(pte) && pte_special(pte) && !is_zero_pfn(pte_pfn(pte));
+}
+
+static pte_t *cow_pte_ptdesc_table(struct ptdesc *ptdesc)
+{
+	return ptdesc_address(ptdesc);
+}
+
+static bool cow_pte_may_lend(struct ptdesc *ptdesc)
+{
+	struct ptdesc *borrower = ptdesc->pt_cow_loan;
+	int nr = 0;
+
+	for (; borrower; borrower = borrower->pt_cow_next)
+		nr++;
+	return nr < COW_PTE_MAX_BORROWERS;
+}
+
+/* The borrower is known to nobody yet; under the lender's lock. */
+static void cow_pte_lend(struct ptdesc *lender, struct ptdesc *borrower)
+{
+	set_bit(PT_cow, &borrower->__page_flags);
+	borrower->pt_cow_word = COW_PTE_BORROWS;
+	borrower->pt_cow_sharers = 0;
+	borrower->pt_cow_next = lender->pt_cow_loan;
+	borrower->pt_cow_loan = lender;
+	lender->pt_cow_loan = borrower;
+	lender->pt_cow_word |= COW_PTE_LENDS;
+}
+
+/* Under the locks of both. */
+static void cow_pte_end_loan(struct ptdesc *lender, struct ptdesc *borrower)
+{
+	struct ptdesc **p = &lender->pt_cow_loan;
+
+	/* The delta of a lender is not the link of a borrower. */
+	for (; *p != borrower; p = &(*p)->pt_cow_next)
+		;
+	*p = borrower->pt_cow_next;
+	if (!lender->pt_cow_loan)
+		lender->pt_cow_word &= ~COW_PTE_LENDS;
+	borrower->pt_cow_word &= ~COW_PTE_BORROWS;
+	WRITE_ONCE(borrower->pt_cow_loan, NULL);
+	borrower->pt_cow_next = NULL;
+}
+
+/*
+ * Lock the lender of a table, of which the caller holds no lock, but keeps it in
+ * place.  A lender is freed by RCU, and lives for as long as it lends.
+ * Return: NULL if the table does not borrow.
+ */
+static struct ptdesc *cow_pte_lock_lender(struct ptdesc *borrower)
+{
+	struct ptdesc *lender;
+
+	rcu_read_lock();
+	while ((lender = READ_ONCE(borrower->pt_cow_loan))) {
+		spin_lock_nested(ptlock_ptr(lender), SINGLE_DEPTH_NESTING);
+		if (lender == borrower->pt_cow_loan)
+			break;
+		spin_unlock(ptlock_ptr(lender));
+	}
+	rcu_read_unlock();
+	return lender;
+}
+
+static void cow_pte_settle_entry(struct mm_struct *mm, struct ptdesc *borrower,
+				 unsigned long addr, pte_t *ptep)
+{
+	pte_t pte = ptep_get(ptep), *lent;
+	struct folio *folio;
+	struct page *page;
+
+	if (!cow_pte_entry_borrowed(pte))
+		return;
+	lent = cow_pte_ptdesc_table(borrower->pt_cow_loan) + pte_index(addr);
+	page = pfn_to_page(pte_pfn(pte));
+	folio = page_folio(page);
+	VM_WARN_ON_ONCE_PAGE(pte_pfn(ptep_get(lent)) != pte_pfn(pte), page);
+
+	cow_pte_loan_begin();
+	if (pte_write(ptep_get(lent)))
+		ptep_set_wrprotect(mm, addr, lent);
+	if (folio_test_anon(folio) && PageAnonExclusive(page))
+		ClearPageAnonExclusive(page);
+	folio_get(folio);
+	folio_dup_file_rmap_pte(folio, page);
+	set_pte_at(mm, addr, ptep, pte_unmkspecial(pte));
+	cow_pte_loan_end();
+}
+
+/* Under the locks of both. */
+static void cow_pte_settle_table(struct mm_struct *mm, struct ptdesc *lender,
+				 struct ptdesc *borrower, unsigned long slot)
+{
+	pte_t *pte = cow_pte_ptdesc_table(borrower);
+	int i;
+
+	for (i = 0; i < PTRS_PER_PTE; i++)
+		cow_pte_settle_entry(mm, borrower, slot + i * PAGE_SIZE, pte + i);
+	cow_pte_end_loan(lender, borrower);
+	count_vm_event(COW_PTE_SETTLE);
+}
+
+/* All borrowers of a table, whose lock is held; all but one if @keep is set. */
+static void cow_pte_settle_borrowers(struct mm_struct *mm, struct ptdesc *lender,
+				     unsigned long slot, bool keep)
+{
+	struct ptdesc *borrower;
+	spinlock_t *ptl;	/* the borrower's */
+
+	while ((borrower = lender->pt_cow_loan)) {
+		if (keep && !borrower->pt_cow_next)
+			break;
+		ptl = ptlock_ptr(borrower);
+		spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+		cow_pte_settle_table(mm, lender, borrower, slot);
+		spin_unlock(ptl);
+	}
+}
+
+/* For check_mm(); else nobody looks at the counters of a dying mm any more. */
+static void cow_pte_forget_page(struct mm_struct *mm, pte_t pte)
+{
+	if (IS_ENABLED(CONFIG_DEBUG_COW_PTE))
+		dec_mm_counter(mm, mm_counter(pfn_folio(pte_pfn(pte))));
+}
+
+/*
+ * The end of a borrower, with the lock of the PMD page held.  If @give_back is
+ * set, the mm is dying and no CPU uses its tables any more.
+ */
+static void cow_pte_end_borrower(struct mm_struct *mm, pmd_t *pmd,
+				 unsigned long slot, bool give_back)
+{
+	struct ptdesc *borrower = pmd_table_ptdesc(*pmd), *lender;
+	spinlock_t *ptl = ptlock_ptr(borrower);
+	pte_t *pte = pmd_table(*pmd);
+	int i;
+
+	lender = cow_pte_lock_lender(borrower);
+	if (lender) {
+		spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+		if (give_back) {
+			cow_pte_loan_begin();
+			for (i = 0; i < PTRS_PER_PTE; i++, pte++) {
+				if (!cow_pte_entry_borrowed(ptep_get(pte)))
+					continue;
+				cow_pte_forget_page(mm, ptep_get(pte));
+				pte_clear(mm, slot + i * PAGE_SIZE, pte);
+			}
+			cow_pte_loan_end();
+			cow_pte_end_loan(lender, borrower);
+		} else {
+			cow_pte_settle_table(mm, lender, borrower, slot);
+		}
+		spin_unlock(ptl);
+		spin_unlock(ptlock_ptr(lender));
+	}
+	pmdp_table_settled(mm, pmd, slot);
+	atomic_long_dec(&mm->cow_pte.nr_borrowing);
+}
+
+/*
+ * A lender's last sharer is dying, and no CPU uses its tables any more.  What one
+ * table borrows moves there, with write permission and exclusivity: nobody else
+ * has a reference to these pages, unless GUP has handed one out.
+ */
+static void cow_pte_merge(struct mm_struct *mm, struct ptdesc *lender,
+			  unsigned long slot)
+{
+	bool keep = !test_bit(PT_cow_tainted, &lender->__page_flags);
+	pte_t *lent = cow_pte_ptdesc_table(lender), *dst, pte, to;
+	struct ptdesc *borrower;
+	spinlock_t *ptl;	/* the borrower's */
+	int i;
+
+	cow_pte_settle_borrowers(mm, lender, slot, keep);
+	borrower = lender->pt_cow_loan;
+	if (!borrower)
+		return;
+	ptl = ptlock_ptr(borrower);
+	spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+	dst = cow_pte_ptdesc_table(borrower);
+	cow_pte_loan_begin();
+	for (i = 0; i < PTRS_PER_PTE; i++, dst++, lent++) {
+		to = ptep_get(dst);
+		if (!cow_pte_entry_borrowed(to))
+			continue;
+		pte = ptep_get_and_clear_full(mm, slot + i * PAGE_SIZE, lent, true);
+		cow_pte_forget_page(mm, pte);
+		/* Whose accessed bits are in the lender's entry? */
+		pte = pte_young(to) ? pte_mkyoung(pte) : pte_mkold(pte);
+		set_pte_at(mm, slot + i * PAGE_SIZE, dst, pte);
+	}
+	cow_pte_loan_end();
+	cow_pte_end_loan(lender, borrower);
+	spin_unlock(ptl);
+	count_vm_event(COW_PTE_MERGE);
+}
+
+void __cow_pte_settle(struct mm_struct *mm, unsigned long addr, pte_t *ptep,
+		      int nr)
+{
+	struct ptdesc *ptdesc = virt_to_ptdesc(ptep), *borrower;
+	spinlock_t *ptl;	/* the borrower's */
+	int i;
+
+	if (ptdesc->pt_cow_word & COW_PTE_BORROWS) {
+		for (i = 0; i < nr; i++)
+			cow_pte_settle_entry(mm, ptdesc, addr + i * PAGE_SIZE,
+					     ptep + i);
+		return;
+	}
+	if (!(ptdesc->pt_cow_word & COW_PTE_LENDS))
+		return;
+	for (borrower = ptdesc->pt_cow_loan; borrower;
+	     borrower = borrower->pt_cow_next) {
+		ptl = ptlock_ptr(borrower);
+		ptep = cow_pte_ptdesc_table(borrower) + pte_index(addr);
+		spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+		for (i = 0; i < nr; i++)
+			cow_pte_settle_entry(mm, borrower, addr + i * PAGE_SIZE,
+					     ptep + i);
+		spin_unlock(ptl);
+	}
+}
+
+void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
+{
+	struct ptdesc *ptdesc;
+	spinlock_t *pml, *ptl;
+
+	pml = pmd_lock(mm, pmd);
+	if (pmd_table_protected(*pmd)) {
+		ptdesc = pmd_table_ptdesc(*pmd);
+		ptl = ptlock_ptr(ptdesc);
+		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+		cow_pte_settle_borrowers(mm, ptdesc, cow_pte_slot(addr), false);
+		spin_unlock(ptl);
+	} else if (pmd_table_borrows(*pmd)) {
+		cow_pte_end_borrower(mm, pmd, cow_pte_slot(addr), false);
+	}
+	spin_unlock(pml);
+}
+
+/*
  * Break and reuse
  */
 
@@ -1173,6 +1461,7 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 	pte_t *pte = pmd_table(*pmd);
 	int i;
 
+	cow_pte_settle_borrowers(mm, ptdesc, slot, false);
 	if (unlikely(test_bit(PT_cow_tainted, &ptdesc->__page_flags)) &&
 	    atomic_read(&mm->mm_users)) {
 		cow_pte_inplace_begin();
@@ -1182,7 +1471,7 @@ static void cow_pte_reuse(struct mm_struct *mm, pmd_t *pmd,
 		cow_pte_inplace_end();
 		clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
 	}
-	cow_pte_settle(mm, ptdesc, slot);
+	cow_pte_take_delta(mm, ptdesc, slot);
 	if (!list_empty(&mm->cow_pte.family->swap))
 		cow_pte_add_mmlist(mm);
 	/* Reclaim may not have flushed yet, and does not know this mm. */
@@ -1277,38 +1566,75 @@ static noinline void cow_pte_copy_nonpresent(struct mm_struct *mm, pte_t *dst,
 
 /*
  * Downgrade and copy, in one pass: each page is looked at once, for that is what
- * a break costs.
+ * costs.
  */
+static __always_inline void cow_pte_copy_present(struct mm_struct *mm, pte_t *dst,
+						 pte_t *src, unsigned long addr,
+						 bool young)
+{
+	pte_t pte = ptep_get(src);
+	struct folio *folio;
+	struct page *page;
+
+	/* Accessed bits aside, nobody changes it meanwhile. */
+	if (pte_write(pte)) {
+		ptep_set_wrprotect(mm, addr, src);
+		pte = ptep_get(src);
+	}
+	page = cow_pte_page(pte);
+	if (likely(page)) {
+		folio = page_folio(page);
+		if (folio_test_anon(folio) && PageAnonExclusive(page))
+			ClearPageAnonExclusive(page);
+		cow_pte_dup_page(folio, page);
+	}
+	/* What the others looked at is not for us to see. */
+	pte = young ? pte_mkyoung(pte) : pte_mkold(pte);
+	set_pte_at(mm, addr, dst, pte);
+}
+
+static noinline void cow_pte_copy_entry(struct mm_struct *mm, pte_t *dst,
+					pte_t *src, unsigned long addr, bool young)
+{
+	pte_t pte = ptep_get(src);
+
+	if (pte_present(pte))
+		cow_pte_copy_present(mm, dst, src, addr, young);
+	else if (!pte_none(pte))
+		cow_pte_copy_nonpresent(mm, dst, src, addr);
+}
+
 static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 			       unsigned long addr, bool young)
 {
 	pte_t *end = src + PTRS_PER_PTE;
-	struct folio *folio;
-	struct page *page;
+
+	cow_pte_loan_begin();
+	for (; src < end; dst++, src++, addr += PAGE_SIZE) {
+		if (likely(pte_present(ptep_get(src))))
+			cow_pte_copy_present(mm, dst, src, addr, young);
+		else
+			cow_pte_copy_entry(mm, dst, src, addr, young);
+	}
+	cow_pte_loan_end();
+}
+
+/* Borrow what is an ordinary page, and touch none; copy the rest. */
+static void cow_pte_borrow_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
+				 unsigned long addr, bool young)
+{
+	pte_t *end = src + PTRS_PER_PTE;
 	pte_t pte;
 
 	cow_pte_inplace_begin();
 	for (; src < end; dst++, src++, addr += PAGE_SIZE) {
 		pte = ptep_get(src);
-		if (pte_none(pte))
+		if (unlikely(!pte_present(pte) || pte_special(pte) ||
+			     pte_protnone(pte))) {
+			cow_pte_copy_entry(mm, dst, src, addr, young);
 			continue;
-		if (unlikely(!pte_present(pte))) {
-			cow_pte_copy_nonpresent(mm, dst, src, addr);
-			continue;
 		}
-		/* Accessed bits aside, nobody changes it meanwhile. */
-		if (pte_write(pte)) {
-			ptep_set_wrprotect(mm, addr, src);
-			pte = ptep_get(src);
-		}
-		page = cow_pte_page(pte);
-		if (likely(page)) {
-			folio = page_folio(page);
-			if (folio_test_anon(folio) && PageAnonExclusive(page))
-				ClearPageAnonExclusive(page);
-			cow_pte_dup_page(folio, page);
-		}
-		/* What the others looked at is not for us to see. */
+		pte = pte_mkspecial(pte_wrprotect(pte));
 		pte = young ? pte_mkyoung(pte) : pte_mkold(pte);
 		set_pte_at(mm, addr, dst, pte);
 	}
@@ -1322,12 +1648,16 @@ int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 	swp_entry_t entry;
 	spinlock_t *pml, *ptl;
 	pgtable_t new = NULL;
+	pte_t *table;
 
 again:
 	pml = pmd_lock(mm, pmd);
-	/* Another thread of this mm may have been here first. */
-	if (!pmd_table_protected(*pmd))
+	if (!pmd_table_protected(*pmd)) {
+		/* If not, another thread of this mm was here first. */
+		if (pmd_table_borrows(*pmd))
+			cow_pte_end_borrower(mm, pmd, slot, false);
 		goto unlock_pmd;
+	}
 
 	ptdesc = pmd_table_ptdesc(*pmd);
 	ptl = ptlock_ptr(ptdesc);
@@ -1359,18 +1689,29 @@ again:
 	 * All under one hold of the table's lock: nobody changes it between
 	 * the copy and the switch, and nobody finds us neither here nor there.
 	 */
-	cow_pte_copy_table(mm, pgtable_table(new), pmd_table(*pmd), slot,
-			   cow_pte_first(mm, ptdesc));
-	clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
-	smp_wmb(); /* See comment in pmd_install() */
-	pmd_populate(mm, pmd, new);
+	table = pgtable_table(new);
+	if (cow_pte_may_lend(ptdesc)) {
+		cow_pte_borrow_table(mm, table, pmd_table(*pmd), slot,
+				     cow_pte_first(mm, ptdesc));
+		cow_pte_lend(ptdesc, virt_to_ptdesc(table));
+		atomic_long_inc(&mm->cow_pte.nr_borrowing);
+		count_vm_event(COW_PTE_LEND);
+		smp_wmb(); /* See comment in pmd_install() */
+		pmdp_table_borrow(mm, pmd, table);
+	} else {
+		cow_pte_copy_table(mm, table, pmd_table(*pmd), slot,
+				   cow_pte_first(mm, ptdesc));
+		clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
+		smp_wmb(); /* See comment in pmd_install() */
+		pmd_populate(mm, pmd, new);
+	}
 	new = NULL;
 	/*
 	 * Before we leave: the last sharer may write the table, or the table
 	 * may be freed, while a CPU of ours still walks it (I4).
 	 */
 	cow_pte_flush(mm, slot, slot + PMD_SIZE);
-	cow_pte_settle(mm, ptdesc, slot);
+	cow_pte_take_delta(mm, ptdesc, slot);
 	cow_pte_leave(ptdesc);
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 	count_vm_event(COW_PTE_BREAK);
@@ -1431,6 +1772,8 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 			trace_cow_pte_reuse(mm, cow_pte_slot(addr), _RET_IP_);
 		}
 		spin_unlock(ptl);
+	} else if (pmd_table_borrows(*pmd)) {
+		cow_pte_end_borrower(mm, pmd, cow_pte_slot(addr), false);
 	}
 	spin_unlock(pml);
 	return others;
@@ -1475,12 +1818,37 @@ static void cow_pte_unhint(struct vm_fault *vmf, pte_t *ptep, pte_t pte)
 	cow_pte_inplace_end();
 }
 
+/* A table of its own, of which the entry at hand may be borrowed. */
+static vm_fault_t cow_pte_settle_fault(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	spinlock_t *ptl;	/* the table's */
+	bool borrows;
+	pte_t *pte;
+
+	pte = pte_offset_map_lock(vma->vm_mm, vmf->pmd, vmf->address, &ptl);
+	if (!pte)
+		return 0;
+	borrows = ptdesc_cow_pte(virt_to_ptdesc(pte)) &&
+		  virt_to_ptdesc(pte)->pt_cow_word & COW_PTE_BORROWS;
+	if (borrows)
+		cow_pte_settle_entry(vma->vm_mm, virt_to_ptdesc(pte),
+				     vmf->address, pte);
+	pte_unmap_unlock(pte, ptl);
+	/* That is over, or something else is special in a VMA that is new there. */
+	if (!borrows || (vma->vm_flags & COW_PTE_NO_VMA))
+		__cow_pte_break(vma->vm_mm, vmf->pmd, vmf->address);
+	return VM_FAULT_FALLBACK;
+}
+
 vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 {
 	struct mm_struct *mm = vmf->vma->vm_mm;
 	spinlock_t *ptl;	/* the table's */
 	pte_t *pte, ptent;
 
+	if (!pmd_table_protected(pmdp_get_lockless(vmf->pmd)))
+		return cow_pte_settle_fault(vmf);
 	if (!(vmf->flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE))) {
 		/*
 		 * A read of what is there changes nothing.  It must not get
@@ -1514,7 +1882,8 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 	}
 	if (__cow_pte_break(mm, vmf->pmd, vmf->address))
 		return VM_FAULT_OOM;
-	return VM_FAULT_FALLBACK;
+	return pmd_table_borrows(pmdp_get_lockless(vmf->pmd)) ?
+		cow_pte_settle_fault(vmf) : VM_FAULT_FALLBACK;
 }
 
 /*
@@ -1583,6 +1952,8 @@ static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
 
 	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 	if (ptdesc->pt_cow_sharers == 1) {
+		if (dying)
+			cow_pte_merge(mm, ptdesc, slot);
 		cow_pte_reuse(mm, pmd, ptdesc, slot);
 		spin_unlock(ptl);
 		return false;
@@ -1598,6 +1969,19 @@ static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
 	cow_pte_leave(ptdesc);
 	spin_unlock(ptl);
 	return true;
+}
+
+/*
+ * Nothing runs in a dying mm, but a CPU may still walk its tables,
+ * speculatively.  Before the first table is left, or page given back, that must
+ * be over: the others may free its pages.
+ */
+static void cow_pte_unload(struct mm_struct *mm)
+{
+	if (mm->cow_pte.unloaded)
+		return;
+	arch_cow_pte_unload(mm);
+	mm->cow_pte.unloaded = true;
 }
 
 /* So many are dropped under one hold of the PMD page's lock. */
@@ -1647,6 +2031,16 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	if (cow_pte_zap_by_offset(details))
 		return 0;
 
+	if (!pmd_table_protected(pmdp_get_lockless(pmd))) {
+		if (tlb->fullmm)
+			cow_pte_unload(mm);
+		pml = pmd_lock(mm, pmd);
+		if (pmd_table_borrows(*pmd))
+			cow_pte_end_borrower(mm, pmd, slot, tlb->fullmm);
+		spin_unlock(pml);
+		return 0;
+	}
+
 	/* Whatever VMAs it covers, does the whole of the table go away? */
 	if (details ? slot < details->start || slot + PMD_SIZE > details->end :
 		      next - addr != PMD_SIZE) {
@@ -1657,15 +2051,7 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	}
 
 	if (tlb->fullmm) {
-		/*
-		 * Nothing runs in a dying mm, but a CPU may still walk its
-		 * tables, speculatively.  Before the first table is left that
-		 * must be over: the others may free its pages.
-		 */
-		if (!mm->cow_pte.unloaded) {
-			arch_cow_pte_unload(mm);
-			mm->cow_pte.unloaded = true;
-		}
+		cow_pte_unload(mm);
 		return cow_pte_drop_run(mm, pmd, slot, end);
 	}
 
@@ -1691,6 +2077,7 @@ static void cow_pte_free_rcu(struct rcu_head *head)
 		for (i = 0; i < PTRS_PER_PTE; i++, pte++)
 			WARN_ONCE(!pte_none(ptep_get(pte)),
 				  "cow_pte: guard: table freed with entries in it\n");
+	VM_WARN_ON_ONCE(ptdesc->pt_cow_loan);
 	clear_bit(PT_cow, &ptdesc->__page_flags);
 	clear_bit(PT_cow_tainted, &ptdesc->__page_flags);
 	pagetable_pte_dtor(ptdesc);
@@ -1983,6 +2370,23 @@ int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
 }
 
 #ifdef CONFIG_DEBUG_COW_PTE
+/* Neither side of a loan changes before it is settled (B1). */
+static void cow_pte_guard_loan(struct ptdesc *ptdesc, pte_t *ptep)
+{
+	struct ptdesc *borrower;
+
+	if (ptdesc->pt_cow_word & COW_PTE_BORROWS)
+		WARN_ONCE(cow_pte_entry_borrowed(ptep_get(ptep)),
+			  "cow_pte: guard: borrowed entry changed\n");
+	if (!(ptdesc->pt_cow_word & COW_PTE_LENDS))
+		return;
+	for (borrower = ptdesc->pt_cow_loan; borrower;
+	     borrower = borrower->pt_cow_next)
+		WARN_ONCE(cow_pte_entry_borrowed(ptep_get(cow_pte_ptdesc_table(borrower) +
+							  (ptep - cow_pte_table(ptep)))),
+			  "cow_pte: guard: entry changed of which one is borrowed\n");
+}
+
 /*
  * Every software write to a PTE comes through here.  A table with more than
  * one sharer may be changed only for all of them (I3).
@@ -1994,9 +2398,11 @@ void __cow_pte_guard(void *ptep)
 	if (!cow_pte_enabled() || !virt_addr_valid(ptep))
 		return;
 	ptdesc = virt_to_ptdesc(ptep);
-	if (!folio_test_pgtable(ptdesc_folio(ptdesc)) ||
-	    !ptdesc_cow_pte(ptdesc) || READ_ONCE(ptdesc->pt_cow_sharers) < 2 ||
-	    current->cow_pte_inplace)
+	if (!folio_test_pgtable(ptdesc_folio(ptdesc)) || !ptdesc_cow_pte(ptdesc))
+		return;
+	if (current->cow_pte_inplace < COW_PTE_LOAN)
+		cow_pte_guard_loan(ptdesc, ptep);
+	if (READ_ONCE(ptdesc->pt_cow_sharers) < 2 || current->cow_pte_inplace)
 		return;
 	WARN_ONCE(1, "cow_pte: guard: PTE table with %u sharers changed for one\n",
 		  ptdesc->pt_cow_sharers);

@@ -78,11 +78,13 @@ struct cow_pte_view {
 
 /*
  * Does this entry point to a write-protected table?  Then the table may be
- * shared and nobody may change it on behalf of one mm (I3).
+ * shared and nobody may change it on behalf of one mm (I3).  Or to one that may
+ * borrow pages?  Then nobody may look at its entries before they are settled.
  */
 static __always_inline bool pmd_cow_pte(pmd_t pmd)
 {
-	return cow_pte_enabled() && pmd_table_protected(pmd);
+	return cow_pte_enabled() &&
+	       (pmd_table_protected(pmd) || pmd_table_borrows(pmd));
 }
 
 void __cow_pte_mm_init(struct mm_struct *mm);
@@ -103,6 +105,9 @@ int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
 int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
+void __cow_pte_settle(struct mm_struct *mm, unsigned long addr, pte_t *ptep,
+		      int nr);
+void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
 bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
 void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr);
 long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
@@ -159,7 +164,7 @@ static inline void cow_pte_mm_exit(struct mm_struct *mm)
  */
 static inline bool cow_pte_rss_stale(struct mm_struct *mm)
 {
-	return !IS_ENABLED(CONFIG_DEBUG_COW_PTE) && mm->cow_pte.nr_dropped;
+	return !IS_ENABLED(CONFIG_DEBUG_COW_PTE) && mm->cow_pte.unloaded;
 }
 
 /**
@@ -300,6 +305,14 @@ static inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
 	return __cow_pte_break(mm, pmd, addr);
 }
 
+/* Has the mm any table that pmd_cow_pte() is true of? */
+static __always_inline bool cow_pte_any(struct mm_struct *mm)
+{
+	return cow_pte_enabled() &&
+	       (atomic_long_read(&mm->cow_pte.nr_protected) ||
+		atomic_long_read(&mm->cow_pte.nr_borrowing));
+}
+
 /**
  * cow_pte_break_range - make every table private that overlaps a range
  * @mm: the mm; its mmap_lock is held
@@ -313,7 +326,7 @@ static inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
 static inline int cow_pte_break_range(struct mm_struct *mm,
 				      unsigned long start, unsigned long end)
 {
-	if (!cow_pte_enabled() || !atomic_long_read(&mm->cow_pte.nr_protected))
+	if (!cow_pte_any(mm))
 		return 0;
 	return __cow_pte_break_range(mm, start, end);
 }
@@ -332,9 +345,54 @@ static inline int cow_pte_break_range(struct mm_struct *mm,
 static inline int cow_pte_break_edges(struct mm_struct *mm,
 				      unsigned long start, unsigned long end)
 {
-	if (!cow_pte_enabled() || !atomic_long_read(&mm->cow_pte.nr_protected))
+	if (!cow_pte_any(mm))
 		return 0;
 	return __cow_pte_break_edges(mm, start, end);
+}
+
+/**
+ * cow_pte_settle - let entries count what they borrow, or what is borrowed of them
+ * @mm: an mm that has the table
+ * @addr: its address
+ * @ptep: the first entry, whose table's lock is held
+ * @nr: number of entries, in the same table
+ *
+ * To be called before an entry is changed, or its page looked at, in a table that
+ * the caller has not made private by cow_pte_break(): afterwards each entry that
+ * maps the page is a mapping of it like any other, for as long as the lock is
+ * held.
+ */
+static inline void cow_pte_settle(struct mm_struct *mm, unsigned long addr,
+				  pte_t *ptep, int nr)
+{
+	if (cow_pte_enabled() && ptdesc_cow_pte(virt_to_ptdesc(ptep)))
+		__cow_pte_settle(mm, addr, ptep, nr);
+}
+
+/**
+ * cow_pte_borrowed - is it an entry that counts in another table?
+ * @pte: entry that maps an ordinary page
+ *
+ * For who does not look at the page of such an entry.
+ *
+ * Return: true if it is.
+ */
+static inline bool cow_pte_borrowed(pte_t pte)
+{
+	return cow_pte_enabled() && pte_special(pte);
+}
+
+/**
+ * cow_pte_settle_walk - the same for a table that is going to be walked
+ * @mm: the mm; its mmap_lock is held
+ * @pmd: entry that may point to the table
+ * @addr: an address in the table's range
+ */
+static inline void cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd,
+				       unsigned long addr)
+{
+	if (pmd_cow_pte(pmdp_get_lockless(pmd)))
+		__cow_pte_settle_walk(mm, pmd, addr);
 }
 
 /**
@@ -365,7 +423,7 @@ static inline bool cow_pte_others(struct mm_struct *mm, pmd_t *pmd,
  */
 static inline void cow_pte_take_back(struct mm_struct *mm, unsigned long addr)
 {
-	if (cow_pte_enabled() && atomic_long_read(&mm->cow_pte.nr_protected))
+	if (cow_pte_any(mm))
 		__cow_pte_take_back(mm, addr);
 }
 
@@ -822,6 +880,22 @@ static __always_inline int cow_pte_break_edges(struct mm_struct *mm,
 	return 0;
 }
 
+static __always_inline void cow_pte_settle(struct mm_struct *mm,
+					   unsigned long addr, pte_t *ptep,
+					   int nr)
+{
+}
+
+static __always_inline bool cow_pte_borrowed(pte_t pte)
+{
+	return false;
+}
+
+static __always_inline void cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd,
+						unsigned long addr)
+{
+}
+
 static __always_inline bool cow_pte_others(struct mm_struct *mm, pmd_t *pmd,
 					   unsigned long addr)
 {
@@ -973,12 +1047,33 @@ static __always_inline void cow_pte_inplace_begin(void)
 	current->cow_pte_inplace++;
 }
 
+/* Those to entries that are borrowed happen between these. */
+#define COW_PTE_LOAN	0x10000
+
+static __always_inline void cow_pte_loan_begin(void)
+{
+	current->cow_pte_inplace += COW_PTE_LOAN;
+}
+
+static __always_inline void cow_pte_loan_end(void)
+{
+	current->cow_pte_inplace -= COW_PTE_LOAN;
+}
+
 static __always_inline void cow_pte_inplace_end(void)
 {
 	current->cow_pte_inplace--;
 }
 #else
 static __always_inline void cow_pte_inplace_begin(void)
+{
+}
+
+static __always_inline void cow_pte_loan_begin(void)
+{
+}
+
+static __always_inline void cow_pte_loan_end(void)
 {
 }
 

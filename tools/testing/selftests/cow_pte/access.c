@@ -845,6 +845,16 @@ TEST_F_TIMEOUT(access, threaded, 120)
 	COW_REPORT(cow_op_run(&variant->op, ACTOR_THREADED));
 }
 
+TEST_F_TIMEOUT(access, borrower, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_BORROWER));
+}
+
+TEST_F_TIMEOUT(access, lender, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_LENDER));
+}
+
 /* Who has such a device shares nothing any more; all others go on to */
 
 static long call_open_hmm(const long *arg)

@@ -611,6 +611,16 @@ TEST_F_TIMEOUT(op, threaded, 120)
 	COW_REPORT(cow_op_run(&variant->op, ACTOR_THREADED));
 }
 
+TEST_F_TIMEOUT(op, borrower, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_BORROWER));
+}
+
+TEST_F_TIMEOUT(op, lender, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_LENDER));
+}
+
 /*
  * MADV_COLLAPSE wants a page that is writable, which none is after fork, or a
  * file: a huge page of a file, which PTEs map in T0.  A page written in T1 makes

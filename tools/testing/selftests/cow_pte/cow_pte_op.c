@@ -305,13 +305,28 @@ static long call_write_all(const long *arg)
 /* The number of the actor's process */
 unsigned int cow_op_proc(enum cow_actor actor)
 {
-	return actor == ACTOR_THREADED ? 1 : actor;
+	return actor >= ACTOR_THREADED ? ACTOR_CHILD : actor;
 }
 
 /* Number of tables that a process may have in common with others */
 long cow_shared_tables(unsigned int proc)
 {
 	return cow_status(cow_proc[proc].pid, "VmCowPTE") / (long)(PAGE / 1024);
+}
+
+/* Have a process make a copy of each table, by one write */
+static void write_tables(unsigned int proc)
+{
+	uintptr_t last = 0, table;
+	unsigned int i;
+
+	for (i = 0; i < world->nr_pages; i++) {
+		table = (uintptr_t)world->page[i] / TABLE;
+		if (table == last || world->readonly[i])
+			continue;
+		cow_poke(proc, i);
+		last = table;
+	}
 }
 
 /* All processes, and the actor's threads, see what the model says */
@@ -362,6 +377,12 @@ const char *cow_field_start(enum cow_mode mode, const struct cow_op_case *tc)
 	    cow_call(proc, call_start_companions, 0))
 		cow_fail("pthread_create: %s", strerror(errno));
 	cow_field_check(tc, "after fork");
+	if (tc->actor == ACTOR_BORROWER)
+		write_tables(ACTOR_CHILD);
+	if (tc->actor == ACTOR_LENDER) {
+		write_tables(ACTOR_PARENT);
+		write_tables(ACTOR_THIRD);
+	}
 	/* The last that they did before the operation */
 	if (tc->actor == ACTOR_THREADED)
 		cow_call(proc, call_warm_up, 0);

@@ -54,6 +54,10 @@ enum cow_actor {
 	ACTOR_THIRD,
 	/* The child while its other threads use tables, on all CPUs */
 	ACTOR_THREADED,
+	/* The child, whose tables borrow from those of the others */
+	ACTOR_BORROWER,
+	/* The child, alone with tables that those of the others borrow from */
+	ACTOR_LENDER,
 };
 
 struct cow_op_case {

@@ -478,6 +478,12 @@ TEST_F_TIMEOUT(background, threaded, 300)
 				  ACTOR_THREADED));
 }
 
+TEST_F_TIMEOUT(background, borrower, 300)
+{
+	COW_REPORT(run_background(&variant->op, variant->scan,
+				  ACTOR_BORROWER));
+}
+
 /*
  * A process whose last child has gone has its memory for itself, even if it has
  * not written to it since: the scanners must not go on passing it by.

@@ -614,6 +614,16 @@ TEST_F_TIMEOUT(swap, threaded, 120)
 	COW_REPORT(run_swap(&variant->op, variant->device, ACTOR_THREADED));
 }
 
+TEST_F_TIMEOUT(swap, borrower, 120)
+{
+	COW_REPORT(run_swap(&variant->op, variant->device, ACTOR_BORROWER));
+}
+
+TEST_F_TIMEOUT(swap, lender, 120)
+{
+	COW_REPORT(run_swap(&variant->op, variant->device, ACTOR_LENDER));
+}
+
 /*
  * One writes what is in swap while the others read it, all at the same time:
  * the page comes back for all of them, or for the writer alone.

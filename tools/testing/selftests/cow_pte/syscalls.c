@@ -660,6 +660,16 @@ TEST_F_TIMEOUT(op, threaded, 120)
 	COW_REPORT(cow_op_run(&variant->op, ACTOR_THREADED));
 }
 
+TEST_F_TIMEOUT(op, borrower, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_BORROWER));
+}
+
+TEST_F_TIMEOUT(op, lender, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_LENDER));
+}
+
 /*
  * How many tables an operation copies or gives up.  Each process has done
  * enough before to have data and stack of its own.

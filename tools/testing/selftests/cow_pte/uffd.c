@@ -449,6 +449,16 @@ TEST_F_TIMEOUT(op, threaded, 120)
 	COW_REPORT(cow_op_run(&variant->op, ACTOR_THREADED));
 }
 
+TEST_F_TIMEOUT(op, borrower, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_BORROWER));
+}
+
+TEST_F_TIMEOUT(op, lender, 120)
+{
+	COW_REPORT(cow_op_run(&variant->op, ACTOR_LENDER));
+}
+
 int main(int argc, char **argv)
 {
 	cow_main_start();

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A copy of a table borrows its pages from the table that it was made of: what
+ * becomes of them when either side writes, forks, looks, goes away, or the
+ * kernel takes a page.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "cow_pte_op.h"
+
+/* More than may borrow of one table */
+#define CROWD		12
+
+static long nr_lent, nr_settled, nr_merged;
+
+static void count_start(void)
+{
+	nr_lent = cow_vmstat("cow_pte_lend");
+	nr_settled = cow_vmstat("cow_pte_settle");
+	nr_merged = cow_vmstat("cow_pte_merge");
+}
+
+/* Other processes of the system may add to it, but not before the first world */
+static void must_count(const char *what, long before, long least)
+{
+	long n = cow_vmstat(what) - before;
+
+	if (n < least)
+		cow_fail("%s: %ld, expected at least %ld", what, n, least);
+}
+
+static int prepare_two(void)
+{
+	if (mmap(T(0), 2 * TABLE, RW, ANON | MAP_FIXED, -1, 0) != T(0))
+		return -1;
+	madvise(T(0), 2 * TABLE, MADV_NOHUGEPAGE);
+	cow_track_range(T(0), TABLE, 2);
+	cow_track_range(T(1), TABLE, 16);
+	return 0;
+}
+
+static const struct cow_mem two_tables = {
+	.name = "two_tables", .prepare = prepare_two, .tables = 2,
+};
+
+#define FIRST_OF_T1	(TABLE_PAGES / 2)
+
+static const char *start(enum cow_mode mode, unsigned int procs)
+{
+	const char *why = cow_mem_start_big(mode, &two_tables, procs + 2);
+	unsigned int i;
+
+	for (i = 1; i < procs && !why; i++)
+		cow_fork(0, COW_FORK);
+	if (why)
+		return why;
+	cow_must_share(mode, &two_tables);
+	cow_check_all("after fork");
+	count_start();
+	return NULL;
+}
+
+/* One page in each of the two tables */
+static void borrow(enum cow_mode mode, unsigned int proc)
+{
+	long lent = cow_vmstat("cow_pte_lend");
+
+	cow_poke(proc, 3);
+	cow_poke(proc, FIRST_OF_T1 + 3);
+	if (mode == COW_ON)
+		must_count("cow_pte_lend", lent, 2);
+	cow_check_all("after the first writes");
+}
+
+static void finish(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_procs; i++) {
+		if (!cow_proc[i].alive)
+			continue;
+		cow_poke_all(i);
+		cow_check_all("after one has written everything");
+		cow_check_all_counters("after one has written everything");
+	}
+	cow_world_stop();
+}
+
+static long call_count_faults(const long *arg)
+{
+	struct rusage before, after;
+	unsigned int i;
+
+	getrusage(RUSAGE_SELF, &before);
+	for (i = 0; i < world->nr_pages; i++)
+		cow_try_write(world->page[i], i);
+	getrusage(RUSAGE_SELF, &after);
+	return after.ru_minflt - before.ru_minflt;
+}
+
+/* The child has gone: what the parent has not written is his again, writable. */
+static const char *run_merge(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, 2);
+	long faults;
+
+	if (why)
+		return why;
+	borrow(mode, 0);
+	cow_exit(1);
+	if (mode == COW_ON)
+		must_count("cow_pte_merge", nr_merged, 2);
+	cow_check_all("after the child's exit");
+	cow_check_all_counters("after the child's exit");
+	faults = cow_call(0, call_count_faults, 0);
+	if (mode == COW_ON && faults > (long)world->nr_pages / 4)
+		cow_fail("%ld faults to write %u pages that are nobody else's",
+			 faults, world->nr_pages);
+	cow_check_all("after the parent wrote");
+	finish();
+	return NULL;
+}
+
+/* The child wrote and goes: the parent never lost anything. */
+static const char *run_give_back(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, 2);
+	long faults;
+
+	if (why)
+		return why;
+	borrow(mode, 1);
+	cow_exit(1);
+	cow_check_all("after the child's exit");
+	cow_check_all_counters("after the child's exit");
+	faults = cow_call(0, call_count_faults, 0);
+	if (mode == COW_ON && faults > (long)world->nr_pages / 4)
+		cow_fail("%ld faults to write %u pages that are nobody else's",
+			 faults, world->nr_pages);
+	finish();
+	return NULL;
+}
+
+/* The lender's last sharer writes, and lives. */
+static const char *run_lender_writes(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, 2);
+
+	if (why)
+		return why;
+	borrow(mode, 1);
+	cow_poke(0, 5);
+	if (mode == COW_ON)
+		must_count("cow_pte_settle", nr_settled, 1);
+	cow_check_all("after the lender wrote");
+	cow_poke_all(0);
+	cow_check_all("after the lender wrote everything");
+	cow_check_all_counters("after the lender wrote everything");
+	finish();
+	return NULL;
+}
+
+/* Two borrow when the last one who has the table goes. */
+static const char *run_two_borrowers(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, 3);
+
+	if (why)
+		return why;
+	borrow(mode, 1);
+	borrow(mode, 2);
+	cow_poke(1, 7);
+	cow_poke(2, 9);
+	cow_exit(0);
+	if (mode == COW_ON) {
+		must_count("cow_pte_settle", nr_settled, 2);
+		must_count("cow_pte_merge", nr_merged, 2);
+	}
+	cow_check_all("after the exit of the parent");
+	cow_check_all_counters("after the exit of the parent");
+	cow_poke_all(2);
+	cow_check_all("after one wrote everything");
+	finish();
+	return NULL;
+}
+
+/* More than may borrow; they go in the order that they came. */
+static const char *run_crowd(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, CROWD);
+	unsigned int i;
+
+	if (why)
+		return why;
+	for (i = 1; i < CROWD; i++) {
+		cow_poke(i, i);
+		cow_poke(i, FIRST_OF_T1 + i);
+	}
+	cow_check_all("after all have written");
+	cow_check_all_counters("after all have written");
+	for (i = *(const bool *)arg; i < CROWD - 2; i++) {
+		cow_exit(i);
+		cow_check_all("after an exit");
+	}
+	cow_check_all_counters("after many exits");
+	finish();
+	return NULL;
+}
+
+/* Who borrows forks, and both sides of that write. */
+static const char *run_fork(enum cow_mode mode, const void *arg)
+{
+	unsigned int proc = *(const unsigned int *)arg, child;
+	const char *why = start(mode, 3);
+
+	if (why)
+		return why;
+	borrow(mode, proc);
+	child = cow_fork(proc, COW_FORK);
+	cow_check_all("after fork of a borrower");
+	cow_check_all_counters("after fork of a borrower");
+	cow_poke(child, 11);
+	cow_poke(proc, 13);
+	cow_check_all("after both wrote");
+	cow_exit((proc + 1) % 3);
+	cow_exit((proc + 2) % 3);
+	cow_check_all("when the lenders have gone");
+	cow_exit(proc);
+	cow_check_all("when only the child's child is left");
+	finish();
+	return NULL;
+}
+
+/* Statistics of either side count the page on both. */
+static long pss_of(unsigned int proc)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", world->pid[proc]);
+	return cow_read_field(path, "Pss_Anon");
+}
+
+static const char *run_look(enum cow_mode mode, const void *arg)
+{
+	unsigned int proc = *(const unsigned int *)arg, i;
+	const char *why = start(mode, 2);
+	long pss;
+
+	if (why)
+		return why;
+	borrow(mode, 1);
+	/* Before anybody is looked at, then again */
+	for (i = 0; i < 2; i++) {
+		pss = pss_of(proc);
+		cow_log("Pss_Anon", i, pss);
+		if (mode == COW_ON && i == 0)
+			must_count("cow_pte_settle", nr_settled, 2);
+	}
+	cow_log("pagemap", 0, !(cow_pagemap(world->pid[proc], world->page[20]) &
+				PM_EXCLUSIVE));
+	cow_check_all_counters("after somebody looked");
+	cow_check_all("after somebody looked");
+	cow_exit(0);
+	finish();
+	return NULL;
+}
+
+/* A reference that is taken through the lender, or the borrower */
+static int splice_pipe[2];
+
+static long call_vmsplice(const long *arg)
+{
+	struct iovec iov = { world->page[arg[0]], PAGE };
+
+	return vmsplice(splice_pipe[1], &iov, 1, 0) == PAGE ? 0 : -1;
+}
+
+struct reference {
+	unsigned int taker;	/* 0 borrows, 1 lends */
+	bool before;		/* it borrows */
+};
+
+static const char *run_reference(enum cow_mode mode, const void *arg)
+{
+	const struct reference *ref = arg;
+	const unsigned int page = 40;
+	char buf[PAGE];
+	const char *why;
+	__u64 old;
+
+	if (pipe(splice_pipe))
+		return "no pipe";
+	why = start(mode, 2);
+	if (why)
+		return why;
+	old = world->model[0][page];
+	if (ref->before && cow_call(ref->taker, call_vmsplice, page))
+		cow_fail("vmsplice: %s", strerror(errno));
+	borrow(mode, 0);
+	if (!ref->before && cow_call(ref->taker, call_vmsplice, page))
+		cow_fail("vmsplice: %s", strerror(errno));
+	cow_exit(1);
+	cow_check_all("after the child's exit");
+	cow_poke(0, page);
+	if (read(splice_pipe[0], buf, PAGE) != PAGE)
+		cow_fail("read of the pipe: %s", strerror(errno));
+	if (cow_peek(buf) != old)
+		cow_fail("the pipe shows what was written after fork");
+	close(splice_pipe[0]);
+	close(splice_pipe[1]);
+	finish();
+	return NULL;
+}
+
+FIXTURE(loan) {
+};
+
+FIXTURE_SETUP(loan) {}
+FIXTURE_TEARDOWN(loan) {}
+
+TEST_F_TIMEOUT(loan, merge, 120)
+{
+	COW_REPORT(cow_run(run_merge, NULL));
+}
+
+TEST_F_TIMEOUT(loan, give_back, 120)
+{
+	COW_REPORT(cow_run(run_give_back, NULL));
+}
+
+TEST_F_TIMEOUT(loan, lender_writes, 120)
+{
+	COW_REPORT(cow_run(run_lender_writes, NULL));
+}
+
+TEST_F_TIMEOUT(loan, two_borrowers, 120)
+{
+	COW_REPORT(cow_run(run_two_borrowers, NULL));
+}
+
+TEST_F_TIMEOUT(loan, crowd_children_first, 240)
+{
+	bool from = true;
+
+	COW_REPORT(cow_run(run_crowd, &from));
+}
+
+TEST_F_TIMEOUT(loan, crowd_parent_first, 240)
+{
+	bool from = false;
+
+	COW_REPORT(cow_run(run_crowd, &from));
+}
+
+TEST_F_TIMEOUT(loan, fork_of_parent, 120)
+{
+	unsigned int proc = 0;
+
+	COW_REPORT(cow_run(run_fork, &proc));
+}
+
+TEST_F_TIMEOUT(loan, fork_of_child, 120)
+{
+	unsigned int proc = 1;
+
+	COW_REPORT(cow_run(run_fork, &proc));
+}
+
+TEST_F_TIMEOUT(loan, look_at_lender, 120)
+{
+	unsigned int proc = 0;
+
+	COW_REPORT(cow_run_warm(run_look, &proc));
+}
+
+TEST_F_TIMEOUT(loan, look_at_borrower, 120)
+{
+	unsigned int proc = 1;
+
+	COW_REPORT(cow_run_warm(run_look, &proc));
+}
+
+TEST_F_TIMEOUT(loan, reference_of_borrower_before, 120)
+{
+	struct reference ref = { .taker = 0, .before = true };
+
+	COW_REPORT(cow_run(run_reference, &ref));
+}
+
+TEST_F_TIMEOUT(loan, reference_of_borrower, 120)
+{
+	struct reference ref = { .taker = 0 };
+
+	COW_REPORT(cow_run(run_reference, &ref));
+}
+
+TEST_F_TIMEOUT(loan, reference_of_lender_before, 120)
+{
+	struct reference ref = { .taker = 1, .before = true };
+
+	COW_REPORT(cow_run(run_reference, &ref));
+}
+
+TEST_F_TIMEOUT(loan, reference_of_lender, 120)
+{
+	struct reference ref = { .taker = 1 };
+
+	COW_REPORT(cow_run(run_reference, &ref));
+}
+
+int main(int argc, char **argv)
+{
+	cow_main_start();
+	return test_harness_run(argc, argv);
+}
