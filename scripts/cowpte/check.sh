@@ -24,7 +24,7 @@ FORCED="syscalls tree threads"
 FULL=${FULL:-}
 
 # less PROGRAM: the options with which the longest programs leave out what says
-# least: some of the four processes that act in turn, the largest families; nothing
+# least: some of the six processes that act in turn, the largest families; nothing
 # is left out with FULL=1
 less()
 {
@@ -32,9 +32,10 @@ less()
 
 	[ -z "$FULL" ] || return 0
 	case $1 in
-	advice|swap) echo "-T parent -T third" ;;
+	advice|swap) echo "-T parent -T child -T third" ;;
 	faults) echo "-T parent -T third -T threaded" ;;
-	access|isolation|syscalls|uffd) echo "-T third" ;;
+	access|syscalls|uffd) echo "-T child -T third" ;;
+	isolation) echo "-T third" ;;
 	counters) echo "-V all_break_62 -V half_break_62 -V break_then_fork_62" ;;
 	families)
 		printf -- '-V %s ' of_70 first_of_70_exits first_of_70_breaks \

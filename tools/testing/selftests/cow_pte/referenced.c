@@ -282,6 +282,7 @@ enum event {
 	EVENT_other_exits_then_fork,
 	EVENT_other_execs,
 	EVENT_other_execs_then_write,
+	EVENT_merge,		/* who has written before the other read */
 };
 
 struct event_case {
@@ -313,6 +314,7 @@ static void run_event(enum event event, unsigned int who, unsigned int other)
 	case EVENT_other_exits:
 	case EVENT_other_exits_then_write:
 	case EVENT_other_exits_then_fork:
+	case EVENT_merge:
 		cow_exit(other);
 		break;
 	case EVENT_other_execs:
@@ -360,6 +362,8 @@ static const char *run_afterwards(enum cow_mode mode, const void *arg)
 	other = ec->child_looks ? pair.parent : pair.child;
 	if (ec->event == EVENT_other_writes_first)
 		cow_poke(other, LAST_PAGE);
+	if (ec->event == EVENT_merge)
+		cow_poke(who, LAST_PAGE);
 	must(other, call_read, 0, 2, "reading");
 	run_event(ec->event, who, other);
 	expect_even(who, "afterwards");
@@ -386,6 +390,7 @@ FIXTURE_VARIANT_ADD(afterwards, other_writes_first) {
 	.event = EVENT_other_writes_first
 };
 
+FIXTURE_VARIANT_ADD(afterwards, merge) { .event = EVENT_merge };
 FIXTURE_VARIANT_ADD(afterwards, both_write) { .event = EVENT_both_write };
 FIXTURE_VARIANT_ADD(afterwards, other_unmaps) { .event = EVENT_other_unmaps };
 
