@@ -911,11 +911,15 @@ static bool cow_pte_maybe_pinned(struct mm_struct *mm, pte_t *pte)
 static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 			    struct ptdesc *ptdesc, unsigned long slot)
 {
+	unsigned long mixed = 0;
+
 	memset(ptdesc->pt_cow_delta, 0, sizeof(ptdesc->pt_cow_delta));
-	ptdesc->pt_cow_word &= ptdesc_cow_pte(ptdesc) ? COW_PTE_MIXED : 0;
-	ptdesc->pt_cow_sharers = 1;
-	if (!ptdesc_cow_pte(ptdesc))
+	if (ptdesc_cow_pte(ptdesc))
+		mixed = ptdesc->pt_cow_word & COW_PTE_MIXED;
+	else
 		set_bit(PT_cow, &ptdesc->__page_flags);
+	ptdesc->pt_cow_word = mixed;
+	ptdesc->pt_cow_sharers = 1;
 	pmdp_table_protect(fork->oldmm, src_pmd, slot);
 	if (unlikely(cow_pte_maybe_pinned(fork->oldmm, pmd_table(*src_pmd)))) {
 		pmdp_table_unprotect(fork->oldmm, src_pmd, slot);
@@ -923,9 +927,9 @@ static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 		return false;
 	}
 	/* The CPUs of all sharers set accessed bits in it from now on. */
-	if (!cow_pte_mixed(ptdesc))
-		ptdesc->pt_cow_word |= (fork->oldmm->cow_pte.generation + 1UL) <<
-				       COW_PTE_MIXED_SHIFT;
+	if (!mixed)
+		ptdesc->pt_cow_word = (fork->oldmm->cow_pte.generation + 1UL) <<
+				      COW_PTE_MIXED_SHIFT;
 	fork->nr_protected++;
 	return true;
 }
@@ -1278,7 +1282,7 @@ static void cow_pte_settle_borrowers(struct mm_struct *mm, struct ptdesc *lender
 /* For check_mm(); else nobody looks at the counters of a dying mm any more. */
 static void cow_pte_forget_page(struct mm_struct *mm, pte_t pte)
 {
-	if (IS_ENABLED(CONFIG_DEBUG_COW_PTE))
+	if (IS_ENABLED(CONFIG_DEBUG_COW_PTE) && !is_zero_pfn(pte_pfn(pte)))
 		dec_mm_counter(mm, mm_counter(pfn_folio(pte_pfn(pte))));
 }
 
@@ -1300,7 +1304,9 @@ static void cow_pte_end_borrower(struct mm_struct *mm, pmd_t *pmd,
 		if (give_back) {
 			cow_pte_loan_begin();
 			for (i = 0; i < PTRS_PER_PTE; i++, pte++) {
-				if (!cow_pte_entry_borrowed(ptep_get(pte)))
+				/* A zero page may as well go here. */
+				if (!pte_present(ptep_get(pte)) ||
+				    !pte_special(ptep_get(pte)))
 					continue;
 				cow_pte_forget_page(mm, ptep_get(pte));
 				pte_clear(mm, slot + i * PAGE_SIZE, pte);
@@ -1341,7 +1347,9 @@ static void cow_pte_merge(struct mm_struct *mm, struct ptdesc *lender,
 	cow_pte_loan_begin();
 	for (i = 0; i < PTRS_PER_PTE; i++, dst++, lent++) {
 		to = ptep_get(dst);
-		if (!cow_pte_entry_borrowed(to))
+		/* The zero pages are special on both sides. */
+		if (!pte_present(to) || !pte_special(to) ||
+		    !pte_lendable(ptep_get(lent)))
 			continue;
 		pte = ptep_get_and_clear_full(mm, slot + i * PAGE_SIZE, lent, true);
 		cow_pte_forget_page(mm, pte);
@@ -1619,9 +1627,13 @@ static void cow_pte_copy_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 	cow_pte_loan_end();
 }
 
-/* Borrow what is an ordinary page, and touch none; copy the rest. */
-static void cow_pte_borrow_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
-				 unsigned long addr, bool young)
+/*
+ * Borrow what is an ordinary page, and touch none; copy the rest.  @young is a
+ * constant, so that the loop does not ask.
+ */
+static __always_inline void cow_pte_borrow_table(struct mm_struct *mm, pte_t *dst,
+						 pte_t *src, unsigned long addr,
+						 const bool young)
 {
 	pte_t *end = src + PTRS_PER_PTE;
 	pte_t pte;
@@ -1629,8 +1641,7 @@ static void cow_pte_borrow_table(struct mm_struct *mm, pte_t *dst, pte_t *src,
 	cow_pte_inplace_begin();
 	for (; src < end; dst++, src++, addr += PAGE_SIZE) {
 		pte = ptep_get(src);
-		if (unlikely(!pte_present(pte) || pte_special(pte) ||
-			     pte_protnone(pte))) {
+		if (unlikely(!pte_lendable(pte))) {
 			cow_pte_copy_entry(mm, dst, src, addr, young);
 			continue;
 		}
@@ -1691,8 +1702,10 @@ again:
 	 */
 	table = pgtable_table(new);
 	if (cow_pte_may_lend(ptdesc)) {
-		cow_pte_borrow_table(mm, table, pmd_table(*pmd), slot,
-				     cow_pte_first(mm, ptdesc));
+		if (cow_pte_first(mm, ptdesc))
+			cow_pte_borrow_table(mm, table, pmd_table(*pmd), slot, true);
+		else
+			cow_pte_borrow_table(mm, table, pmd_table(*pmd), slot, false);
 		cow_pte_lend(ptdesc, virt_to_ptdesc(table));
 		atomic_long_inc(&mm->cow_pte.nr_borrowing);
 		count_vm_event(COW_PTE_LEND);
