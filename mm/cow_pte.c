@@ -92,6 +92,7 @@ static LIST_HEAD(cow_pte_swap);
 #define COW_PTE_FAR		BIT(3)	/* few sharers, but not near each other */
 #define COW_PTE_LENDS		BIT(4)	/* pt_cow_loan is the first that borrows */
 #define COW_PTE_BORROWS		BIT(5)	/* pt_cow_loan is the lender */
+#define COW_PTE_WALKED		BIT(6)	/* lends no more: a walk may be under way */
 #define COW_PTE_MIXED_SHIFT	8
 #define COW_PTE_MIXED		(0xffUL << COW_PTE_MIXED_SHIFT)
 #define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
@@ -883,14 +884,11 @@ static bool cow_pte_slot_shareable(struct vm_area_struct *vma,
  * the PMD entry inside write_protect_seq: GUP-fast either sees that, or its
  * pin, and MMF_HAS_PINNED before it, are visible here.
  */
-static bool cow_pte_maybe_pinned(struct mm_struct *mm, pte_t *pte)
+static noinline bool cow_pte_maybe_pinned(pte_t *pte)
 {
 	struct page *page;
 	pte_t ptent;
 	int i;
-
-	if (likely(!test_bit(MMF_HAS_PINNED, &mm->flags)))
-		return false;
 
 	for (i = 0; i < PTRS_PER_PTE; i++, pte++) {
 		ptent = ptep_get(pte);
@@ -908,8 +906,9 @@ static bool cow_pte_maybe_pinned(struct mm_struct *mm, pte_t *pte)
  * From here on nobody writes through this entry, nor pins a page behind it.
  * Who sees the entry protected must find the table's state.
  */
-static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
-			    struct ptdesc *ptdesc, unsigned long slot)
+static __always_inline bool cow_pte_protect(struct cow_pte_fork *fork,
+					    pmd_t *src_pmd, struct ptdesc *ptdesc,
+					    unsigned long slot)
 {
 	unsigned long mixed = 0;
 
@@ -921,7 +920,8 @@ static bool cow_pte_protect(struct cow_pte_fork *fork, pmd_t *src_pmd,
 	ptdesc->pt_cow_word = mixed;
 	ptdesc->pt_cow_sharers = 1;
 	pmdp_table_protect(fork->oldmm, src_pmd, slot);
-	if (unlikely(cow_pte_maybe_pinned(fork->oldmm, pmd_table(*src_pmd)))) {
+	if (unlikely(test_bit(MMF_HAS_PINNED, &fork->oldmm->flags)) &&
+	    cow_pte_maybe_pinned(pmd_table(*src_pmd))) {
 		pmdp_table_unprotect(fork->oldmm, src_pmd, slot);
 		ptdesc->pt_cow_sharers = 0;
 		return false;
@@ -1148,7 +1148,8 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
  *
  * Who walks private tables must not meet a borrowed entry: a flag in the PMD entry
  * sends him through here first (see pmd_cow_pte()), until it is found that nothing
- * is borrowed any more.
+ * is borrowed any more.  And only a fault makes loans: whoever else breaks a table
+ * is about to look at its entries.
  */
 
 /* A page is looked for in so many tables at most. */
@@ -1171,6 +1172,8 @@ static bool cow_pte_may_lend(struct ptdesc *ptdesc)
 	struct ptdesc *borrower = ptdesc->pt_cow_loan;
 	int nr = 0;
 
+	if (ptdesc->pt_cow_word & COW_PTE_WALKED)
+		return false;
 	for (; borrower; borrower = borrower->pt_cow_next)
 		nr++;
 	return nr < COW_PTE_MAX_BORROWERS;
@@ -1234,9 +1237,10 @@ static void cow_pte_settle_entry(struct mm_struct *mm, struct ptdesc *borrower,
 	if (!cow_pte_entry_borrowed(pte))
 		return;
 	lent = cow_pte_ptdesc_table(borrower->pt_cow_loan) + pte_index(addr);
+	if (WARN_ON_ONCE(pte_pfn(ptep_get(lent)) != pte_pfn(pte)))
+		return;
 	page = pfn_to_page(pte_pfn(pte));
 	folio = page_folio(page);
-	VM_WARN_ON_ONCE_PAGE(pte_pfn(ptep_get(lent)) != pte_pfn(pte), page);
 
 	cow_pte_loan_begin();
 	if (pte_write(ptep_get(lent)))
@@ -1401,6 +1405,8 @@ void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 		ptl = ptlock_ptr(ptdesc);
 		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 		cow_pte_settle_borrowers(mm, ptdesc, cow_pte_slot(addr), false);
+		/* Nor may another thread's fault give the walker a new borrower. */
+		ptdesc->pt_cow_word |= COW_PTE_WALKED;
 		spin_unlock(ptl);
 	} else if (pmd_table_borrows(*pmd)) {
 		cow_pte_end_borrower(mm, pmd, cow_pte_slot(addr), false);
@@ -1652,7 +1658,8 @@ static __always_inline void cow_pte_borrow_table(struct mm_struct *mm, pte_t *ds
 	cow_pte_inplace_end();
 }
 
-int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
+static int cow_pte_do_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+			    bool lend, unsigned long caller)
 {
 	unsigned long slot = cow_pte_slot(addr);
 	struct ptdesc *ptdesc;
@@ -1676,7 +1683,7 @@ again:
 	if (ptdesc->pt_cow_sharers == 1) {
 		cow_pte_reuse(mm, pmd, ptdesc, slot);
 		count_vm_event(COW_PTE_REUSE);
-		trace_cow_pte_reuse(mm, slot, _RET_IP_);
+		trace_cow_pte_reuse(mm, slot, caller);
 		goto unlock_pte;
 	}
 	if (!new) {
@@ -1701,7 +1708,7 @@ again:
 	 * the copy and the switch, and nobody finds us neither here nor there.
 	 */
 	table = pgtable_table(new);
-	if (cow_pte_may_lend(ptdesc)) {
+	if (lend && cow_pte_may_lend(ptdesc)) {
 		if (cow_pte_first(mm, ptdesc))
 			cow_pte_borrow_table(mm, table, pmd_table(*pmd), slot, true);
 		else
@@ -1728,7 +1735,7 @@ again:
 	cow_pte_leave(ptdesc);
 	atomic_long_dec(&mm->cow_pte.nr_protected);
 	count_vm_event(COW_PTE_BREAK);
-	trace_cow_pte_break(mm, slot, _RET_IP_);
+	trace_cow_pte_break(mm, slot, caller);
 unlock_pte:
 	spin_unlock(ptl);
 unlock_pmd:
@@ -1736,6 +1743,11 @@ unlock_pmd:
 	if (new)
 		pte_free(mm, new);
 	return 0;
+}
+
+int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
+{
+	return cow_pte_do_break(mm, pmd, addr, false, _RET_IP_);
 }
 
 int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
@@ -1893,7 +1905,7 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 				return cow_pte_swapin(vmf, ptent);
 		}
 	}
-	if (__cow_pte_break(mm, vmf->pmd, vmf->address))
+	if (cow_pte_do_break(mm, vmf->pmd, vmf->address, true, _RET_IP_))
 		return VM_FAULT_OOM;
 	return pmd_table_borrows(pmdp_get_lockless(vmf->pmd)) ?
 		cow_pte_settle_fault(vmf) : VM_FAULT_FALLBACK;
@@ -2071,6 +2083,8 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	pml = pmd_lock(mm, pmd);
 	if (pmd_table_protected(*pmd))
 		dropped = cow_pte_drop(mm, pmd, slot, false);
+	else if (pmd_table_borrows(*pmd))	/* Another thread was faster. */
+		cow_pte_end_borrower(mm, pmd, slot, false);
 	spin_unlock(pml);
 	if (dropped) {
 		atomic_long_dec(&mm->cow_pte.nr_protected);

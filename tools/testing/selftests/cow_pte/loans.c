@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -214,6 +216,21 @@ static const char *run_crowd(enum cow_mode mode, const void *arg)
 	return NULL;
 }
 
+static long call_adopt(const long *arg)
+{
+	cow_adopt();
+	return 0;
+}
+
+static long call_write_some(const long *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < world->nr_pages; i += 3)
+		cow_try_write(world->page[i], i);
+	return 0;
+}
+
 /* Who borrows forks, and both sides of that write. */
 static const char *run_fork(enum cow_mode mode, const void *arg)
 {
@@ -235,6 +252,130 @@ static const char *run_fork(enum cow_mode mode, const void *arg)
 	cow_exit(proc);
 	cow_check_all("when only the child's child is left");
 	finish();
+	return NULL;
+}
+
+/*
+ * Whoever breaks a table but for a fault is about to look at its entries: here a
+ * fork that copies, of a parent who still shares his tables.
+ */
+enum copying_fork {
+	BY_PRCTL,		/* he has opted out */
+	HALF_DONTFORK,		/* part of a table is not for the child */
+	WHOLE_DONTFORK,		/* nor is a whole one */
+	SHARED_IN_HOLE,		/* a shared mapping has come to lie in one */
+};
+
+static long call_prepare_copy(const long *arg)
+{
+	switch (arg[0]) {
+	case BY_PRCTL:
+		return prctl(PR_SET_COW_PTE, 0, 0, 0, 0);
+	case HALF_DONTFORK:
+		return madvise(T(1) + TABLE / 2, TABLE / 2, MADV_DONTFORK);
+	case WHOLE_DONTFORK:
+		return madvise(T(1), TABLE, MADV_DONTFORK);
+	case SHARED_IN_HOLE:
+		return mmap(T(2) + PAGE, PAGE, RW,
+			    MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+		       T(2) + PAGE;
+	}
+	return -1;
+}
+
+static int prepare_three(void)
+{
+	unsigned int i;
+
+	if (prepare_two() || mmap(T(2) + TABLE / 2, TABLE / 2 + 3 * TABLE, RW,
+				  ANON | MAP_FIXED, -1, 0) != T(2) + TABLE / 2)
+		return -1;
+	madvise(T(2) + TABLE / 2, TABLE / 2 + 3 * TABLE, MADV_NOHUGEPAGE);
+	cow_track_range(T(2) + TABLE / 2, TABLE / 2, 4);
+	for (i = 3; i < ARENA_TABLES; i++)
+		cow_track_range(T(i), TABLE, 64);
+	return 0;
+}
+
+static const struct cow_mem with_hole = {
+	.name = "with_hole", .prepare = prepare_three, .tables = 3,
+};
+
+static const char *run_copying_fork(enum cow_mode mode, const void *arg)
+{
+	enum copying_fork how = *(const enum copying_fork *)arg;
+	const char *why = cow_mem_start_big(mode, &with_hole, 6);
+	unsigned int copied, i;
+
+	if (why)
+		return why;
+	cow_fork(0, COW_FORK);
+	cow_must_share(mode, &with_hole);
+	if (cow_call(0, call_prepare_copy, how))
+		cow_fail("preparation: %s", strerror(errno));
+	copied = cow_fork(0, COW_FORK);
+	/* What fork() did not give it reads as unmapped, or as nothing */
+	cow_call(copied, call_adopt, 0);
+	cow_check_all("after the fork");
+	cow_check_all_counters("after the fork");
+	for (i = 0; i < world->nr_pages; i++)
+		cow_log("page", i, world->model[copied][i]);
+	cow_exit(1);
+	cow_check_all("when the first child has gone");
+	cow_call(0, call_write_some, 0);
+	cow_check_all("when the parent wrote");
+	cow_exit(0);
+	cow_check_all("when the parent has gone");
+	cow_check_counters(copied, "when the parent has gone");
+	cow_world_stop();
+	return NULL;
+}
+
+/* One thread writes while another gives up the whole table. */
+static void *write_in_turn(void *arg)
+{
+	volatile char *p = (char *)T(1) + (long)arg;
+	int i;
+
+	for (i = 0; i < 50; i++)
+		*p = i;
+	return NULL;
+}
+
+static long call_race_dontneed(const long *arg)
+{
+	pthread_t thread;
+	long ret;
+
+	errno = pthread_create(&thread, NULL, write_in_turn, (void *)(9 * PAGE));
+	if (errno)
+		return -1;
+	ret = madvise(T(1), TABLE, MADV_DONTNEED);
+	pthread_join(thread, NULL);
+	/* What is left of it is of no interest */
+	return ret || madvise(T(1), TABLE, MADV_DONTNEED);
+}
+
+#define RACES		40
+
+static const char *run_race_dontneed(enum cow_mode mode, const void *arg)
+{
+	const char *why = cow_mem_start_big(mode, &two_tables, RACES + 1);
+	unsigned int i;
+
+	if (why)
+		return why;
+	for (i = 0; i < RACES; i++) {
+		unsigned int child = cow_fork(0, COW_FORK);
+
+		if (cow_call(child, call_race_dontneed, 0))
+			cow_fail("round %u: %s", i, strerror(errno));
+		cow_call(child, call_adopt, 0);
+		cow_check_all("after the race");
+		cow_check_counters(child, "after the race");
+		cow_exit(child);
+	}
+	cow_world_stop();
 	return NULL;
 }
 
@@ -413,6 +554,31 @@ TEST_F_TIMEOUT(loan, reference_of_lender, 120)
 	struct reference ref = { .taker = 1 };
 
 	COW_REPORT(cow_run(run_reference, &ref));
+}
+
+FIXTURE(copying_fork) {
+};
+
+FIXTURE_VARIANT(copying_fork) {
+	enum copying_fork how;
+};
+
+FIXTURE_SETUP(copying_fork) {}
+FIXTURE_TEARDOWN(copying_fork) {}
+
+FIXTURE_VARIANT_ADD(copying_fork, opted_out) { .how = BY_PRCTL };
+FIXTURE_VARIANT_ADD(copying_fork, half_dontfork) { .how = HALF_DONTFORK };
+FIXTURE_VARIANT_ADD(copying_fork, whole_dontfork) { .how = WHOLE_DONTFORK };
+FIXTURE_VARIANT_ADD(copying_fork, shared_in_hole) { .how = SHARED_IN_HOLE };
+
+TEST_F_TIMEOUT(copying_fork, copies, 120)
+{
+	COW_REPORT(cow_run(run_copying_fork, &variant->how));
+}
+
+TEST_F_TIMEOUT(loan, dontneed_races_with_fault, 240)
+{
+	COW_REPORT(cow_run(run_race_dontneed, NULL));
 }
 
 int main(int argc, char **argv)
