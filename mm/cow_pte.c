@@ -15,9 +15,10 @@
  * Documentation/mm/cow_pte.rst has the invariants.
  *
  * Locks: pmd_lock(mm) -> PTE lock of the table -> PTE lock of one that borrows
- * from it -> family->lock -> mmlist_lock, and mm->cow_pte.lock innermost.  Every change of a PMD entry that points to
- * a shared table, and of the number of sharers, happens under the table's PTE
- * lock; so with that lock held the set of sharers stands still.
+ * from it -> family->lock -> mmlist_lock, and mm->cow_pte.lock innermost.  Every
+ * change of a PMD entry that points to a shared table, and of the number of
+ * sharers, happens under the table's PTE lock; so with that lock held the set of
+ * sharers stands still.
  */
 #define pr_fmt(fmt) "cow_pte: " fmt
 
@@ -740,6 +741,7 @@ void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 	fork->pinned = ULONG_MAX;
 	fork->nr_shared = 0;
 	fork->nr_protected = 0;
+	fork->nr_huge = 0;
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		atomic_long_set(&fork->inherit[i], 0);
 	/*
@@ -838,6 +840,7 @@ bool __cow_pte_copied_pmd(struct mm_struct *oldmm, unsigned long addr)
 	if (!fork || fork->counted)
 		return false;
 	WRITE_ONCE(fork->pos, addr + PMD_SIZE);
+	fork->nr_huge += HPAGE_PMD_NR;
 	return true;
 }
 
@@ -1112,8 +1115,11 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 		cow_pte_family_swap(oldmm->cow_pte.family);
 	if (error || !test_bit(MMF_VM_MERGEABLE, &oldmm->flags))
 		ksm_no_zero_pages(mm);
-	if (error)
+	if (error) {
+		/* These it still has, to be zapped. */
+		add_mm_counter(mm, MM_ANONPAGES, fork->nr_huge);
 		return;
+	}
 
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		add_mm_counter(mm, i, atomic_long_read(&fork->inherit[i]));
@@ -1394,8 +1400,20 @@ void __cow_pte_settle(struct mm_struct *mm, unsigned long addr, pte_t *ptep,
 	}
 }
 
+/*
+ * No more loans of this table, while it is shared: another thread's fault would put
+ * a borrower in the walker's way, and other borrowers map pages that it counts.
+ */
+static void cow_pte_walk_lender(struct mm_struct *mm, struct ptdesc *lender,
+				unsigned long slot)
+{
+	cow_pte_settle_borrowers(mm, lender, slot, false);
+	lender->pt_cow_word |= COW_PTE_WALKED;
+}
+
 void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 {
+	unsigned long slot = cow_pte_slot(addr);
 	struct ptdesc *ptdesc;
 	spinlock_t *pml, *ptl;
 
@@ -1404,12 +1422,15 @@ void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 		ptdesc = pmd_table_ptdesc(*pmd);
 		ptl = ptlock_ptr(ptdesc);
 		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
-		cow_pte_settle_borrowers(mm, ptdesc, cow_pte_slot(addr), false);
-		/* Nor may another thread's fault give the walker a new borrower. */
-		ptdesc->pt_cow_word |= COW_PTE_WALKED;
+		cow_pte_walk_lender(mm, ptdesc, slot);
 		spin_unlock(ptl);
 	} else if (pmd_table_borrows(*pmd)) {
-		cow_pte_end_borrower(mm, pmd, cow_pte_slot(addr), false);
+		ptdesc = cow_pte_lock_lender(pmd_table_ptdesc(*pmd));
+		if (ptdesc) {
+			cow_pte_walk_lender(mm, ptdesc, slot);
+			spin_unlock(ptlock_ptr(ptdesc));
+		}
+		cow_pte_end_borrower(mm, pmd, slot, false);
 	}
 	spin_unlock(pml);
 }

@@ -26,6 +26,7 @@ struct mmu_notifier_range;
  * @inherit: what the shared tables will add to the child's counters
  * @nr_shared: tables attached to the child
  * @nr_protected: tables of the parent that this fork write-protected
+ * @nr_huge: anonymous pages that were copied by PMD entries, and are in @inherit
  * @counted: @inherit is counted table by table, not taken from the parent
  *
  * Lives on the stack of dup_mmap().  Other tasks reach it through
@@ -40,6 +41,7 @@ struct cow_pte_fork {
 	atomic_long_t inherit[NR_MM_COUNTERS];
 	unsigned long nr_shared;
 	unsigned long nr_protected;
+	unsigned long nr_huge;
 	bool counted;
 #endif
 };

@@ -334,11 +334,11 @@ static const char *run_copying_fork(enum cow_mode mode, const void *arg)
 /* One thread writes while another gives up the whole table. */
 static void *write_in_turn(void *arg)
 {
-	volatile char *p = (char *)T(1) + (long)arg;
+	char *p = T(1) + (long)arg;
 	int i;
 
 	for (i = 0; i < 50; i++)
-		*p = i;
+		__atomic_store_n(p, i, __ATOMIC_RELAXED);
 	return NULL;
 }
 
