@@ -15,7 +15,7 @@ OUT=$BUILD/check
 # test program, of a guest that runs them all, of the smoke test; after how long
 # no round of soak begins.
 PROGRAM_LIMIT=${PROGRAM_LIMIT:-1200}
-SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-3000}
+SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-3600}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240
 
@@ -32,9 +32,10 @@ less()
 
 	[ -z "$FULL" ] || return 0
 	case $1 in
-	advice|swap) echo "-T parent -T child -T third" ;;
+	advice|syscalls|uffd) echo "-T parent -T child -T third -T lender" ;;
+	swap) echo "-T parent -T child -T third -T borrower" ;;
 	faults) echo "-T parent -T third -T threaded" ;;
-	access|syscalls|uffd) echo "-T child -T third" ;;
+	access) echo "-T parent -T third -T lender" ;;
 	isolation) echo "-T third" ;;
 	counters) echo "-V all_break_62 -V half_break_62 -V break_then_fork_62" ;;
 	families)

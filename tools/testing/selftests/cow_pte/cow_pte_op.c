@@ -377,9 +377,10 @@ const char *cow_field_start(enum cow_mode mode, const struct cow_op_case *tc)
 	    cow_call(proc, call_start_companions, 0))
 		cow_fail("pthread_create: %s", strerror(errno));
 	cow_field_check(tc, "after fork");
-	if (tc->actor == ACTOR_BORROWER)
+	/* (Where nothing is shared, nothing is lent, and a write may wait.) */
+	if (tc->actor == ACTOR_BORROWER && !(tc->op->flags & NOT_SHARED))
 		write_tables(ACTOR_CHILD);
-	if (tc->actor == ACTOR_LENDER) {
+	if (tc->actor == ACTOR_LENDER && !(tc->op->flags & NOT_SHARED)) {
 		write_tables(ACTOR_PARENT);
 		write_tables(ACTOR_THIRD);
 	}
