@@ -840,7 +840,7 @@ bool __cow_pte_copied_pmd(struct mm_struct *oldmm, unsigned long addr)
 	if (!fork || fork->counted)
 		return false;
 	WRITE_ONCE(fork->pos, addr + PMD_SIZE);
-	fork->nr_huge += HPAGE_PMD_NR;
+	fork->nr_huge += PTRS_PER_PTE;
 	return true;
 }
 
