@@ -6,8 +6,8 @@
 #   guest-tests.sh RESULTS
 #
 # RESULTS/list says which, one "NAME SECONDS HUGEPAGES DIRECTORY COMMAND" a line;
-# the command is the shell's. Those that have a NAME.status are passed over, so
-# that another guest can go on where one died.
+# the command is the shell's. Those that have been begun, which NAME.taken says, are
+# passed over: several guests can share a list, and another can go on where one died.
 #
 # Leaves NAME.tap, NAME.err, NAME.status and NAME.leak of each, and prints which one
 # begins. Always ends well: what the results mean is for the caller to say.
@@ -40,7 +40,7 @@ total=$(wc -l < "$results/list")
 number=0
 while read -r name limit huge directory command; do
 	number=$((number + 1))
-	[ ! -e "$results/$name.status" ] || continue
+	(set -o noclobber && : > "$results/$name.taken") 2> /dev/null || continue
 	echo "cowpte-guest: test $name" > /dev/kmsg
 	echo "  $number of $total: $name"
 	huge_pages "$huge"

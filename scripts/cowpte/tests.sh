@@ -45,7 +45,8 @@ slug()
 
 # run_list KERNEL CMDLINE DIR SECONDS [OPTION OF run.sh...]: one guest that runs
 # the programs in DIR/list, see guest-tests.sh; for at most SECONDS. Prints which one
-# begins; all else that is said goes to DIR/run.log.
+# begins; all else that is said goes to DIR/run.log. Guests that share a list tell
+# their logs apart by GUEST, in the environment.
 run_list()
 {
 	local kernel=$1 cmdline=$2 dir=$3 most=$4 limit=300 seconds status=0
@@ -57,8 +58,8 @@ run_list()
 	done < "$dir/list"
 	[ "$limit" -lt "$most" ] || limit=$most
 	"$SCRIPTS/run.sh" -k "$kernel" -m 4G -s 1024 -t "$limit" -a "$cmdline" -w "$dir" \
-		-o "$dir/console.log" "$@" -- "$SCRIPTS/guest-tests.sh" "$dir" \
-		2> "$dir/run.log" || status=$?
+		-o "$dir/console${GUEST:-}.log" "$@" -- "$SCRIPTS/guest-tests.sh" "$dir" \
+		2> "$dir/run${GUEST:-}.log" || status=$?
 	return $status
 }
 
