@@ -23,7 +23,6 @@
 #define pr_fmt(fmt) "cow_pte: " fmt
 
 #include <linux/mm.h>
-#include <linux/cow_pte.h>
 #include <linux/hugetlb.h>
 #include <linux/kobject.h>
 #include <linux/ksm.h>
@@ -44,6 +43,7 @@
 #define CREATE_TRACE_POINTS
 #include <trace/events/cow_pte.h>
 
+#include "cow_pte.h"
 #include "internal.h"
 
 DEFINE_STATIC_KEY_FALSE(cow_pte_key);
@@ -83,44 +83,29 @@ struct cow_pte_family {
 /* The families whose shared tables may hold swap entries */
 static LIST_HEAD(cow_pte_swap);
 
-/*
- * What a table knows of its share, in ptdesc->pt_cow_word from below: flags, of
- * which bit 0 must stay clear; whose accessed bits are in it, see
- * cow_pte_mixed(); its base, see cow_pte_base().
- */
-#define COW_PTE_COUNTED		BIT(1)	/* the base is there */
-#define COW_PTE_UNFLUSHED	BIT(2)	/* reclaim may have to flush */
-#define COW_PTE_FAR		BIT(3)	/* few sharers, but not near each other */
-#define COW_PTE_LENDS		BIT(4)	/* pt_cow_loan is the first that borrows */
-#define COW_PTE_BORROWS		BIT(5)	/* pt_cow_loan is the lender */
-#define COW_PTE_WALKED		BIT(6)	/* lends no more: a walk may be under way */
-#define COW_PTE_MIXED_SHIFT	8
-#define COW_PTE_MIXED		(0xffUL << COW_PTE_MIXED_SHIFT)
-#define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
-
 /* 0 if one mm has set all accessed bits, else 1 + the first mm's generation */
 static unsigned int cow_pte_mixed(struct ptdesc *ptdesc)
 {
 	return (ptdesc->pt_cow_word & COW_PTE_MIXED) >> COW_PTE_MIXED_SHIFT;
 }
 
-static unsigned long cow_pte_slot(unsigned long addr)
+/* Pairs with cow_pte_enable(): who sees it ready has all hooks. */
+bool cow_pte_is_ready(void)
 {
-	return addr & PMD_MASK;
+	return smp_load_acquire(&cow_pte_ready);
 }
 
-static bool cow_pte_wanted(struct mm_struct *mm)
+bool cow_pte_wanted(struct mm_struct *mm)
 {
 	enum cow_pte_mode mode = READ_ONCE(cow_pte_mode);
 
-	/* Pairs with cow_pte_enable(): who sees it ready has all hooks. */
-	return smp_load_acquire(&cow_pte_ready) &&
+	return cow_pte_is_ready() &&
 	       (mode == COW_PTE_ALWAYS ||
 		(mode == COW_PTE_PRCTL && test_bit(MMF_COW_PTE, &mm->flags)));
 }
 
-static void cow_pte_flush(struct mm_struct *mm, unsigned long start,
-			  unsigned long end)
+void cow_pte_flush(struct mm_struct *mm, unsigned long start,
+		   unsigned long end)
 {
 	struct vm_area_struct vma = TLB_FLUSH_VMA(mm, 0);
 
@@ -137,7 +122,7 @@ static pte_t *cow_pte_table(pte_t *ptep)
  * Entry of the PTE table at @addr, or NULL if there is no PMD table.  Stable
  * for who keeps the upper levels in place, see cow_pte_is_sharer() for others.
  */
-static pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr)
+pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr)
 {
 	pgd_t *pgdp = pgd_offset(mm, addr), pgd = pgdp_get(pgdp);
 	p4d_t *p4dp, p4d;
@@ -161,8 +146,8 @@ static pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr)
  * @end; *@addr moves there.  What is not mapped is stepped over at the level
  * where it is missing.
  */
-static pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
-			       unsigned long end)
+pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
+			unsigned long end)
 {
 	pmd_t *pmd;
 
@@ -297,8 +282,8 @@ static void cow_pte_add_private(struct mm_struct *mm, unsigned long addr,
 }
 
 /* Who copies a table or takes it back takes over what was changed in place. */
-static void cow_pte_take_delta(struct mm_struct *mm, struct ptdesc *ptdesc,
-			       unsigned long slot)
+void cow_pte_take_delta(struct mm_struct *mm, struct ptdesc *ptdesc,
+			unsigned long slot)
 {
 	int rss[NR_MM_COUNTERS], i;
 	bool changed = false;
@@ -318,7 +303,7 @@ static void cow_pte_add_delta(pmd_t *pmd, long *rss)
 	s16 delta[NR_MM_COUNTERS];
 	int i;
 
-	if (!pmd_table_protected(pmdval))
+	if (!pmd_table_protected(pmdval) && !pmd_table_published(pmdval))
 		return;
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		delta[i] = READ_ONCE(pmd_table_ptdesc(pmdval)->pt_cow_delta[i]);
@@ -336,7 +321,7 @@ void __cow_pte_mm_rss(struct mm_struct *mm, long *rss)
 	unsigned long addr = 0, stop;
 	pmd_t *pmd;
 
-	if (!family || !READ_ONCE(family->changed))
+	if (!(family && READ_ONCE(family->changed)) && !cow_pte_file_any(mm))
 		return;
 	while (addr < TASK_SIZE_MAX) {
 		/* See cow_pte_is_sharer(); the tables are freed by RCU, too. */
@@ -468,8 +453,8 @@ void __cow_pte_unuse(void)
 		cow_pte_family_put(prev);
 }
 
-static bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
-			      unsigned long addr)
+bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
+		       unsigned long addr)
 {
 	unsigned long flags;
 	pmd_t *pmd, pmdval;
@@ -491,19 +476,7 @@ static bool cow_pte_is_sharer(struct mm_struct *mm, struct ptdesc *ptdesc,
 	return ret;
 }
 
-/* More sharers than this are not flushed one by one, nor looked for. */
-#define COW_PTE_FLUSH_MAX	min(nr_cpu_ids, 16U)
-
-/* How to flush a sharer: at once if @batch is not set, see cow_pte_flush_mm() */
-struct cow_pte_range {
-	unsigned long start, end;
-	bool batch;
-	pte_t pteval;
-	enum ttu_flags flags;
-};
-
-static void cow_pte_flush_mm(struct mm_struct *mm,
-			     const struct cow_pte_range *range)
+void cow_pte_flush_mm(struct mm_struct *mm, const struct cow_pte_range *range)
 {
 	if (range->batch)
 		try_to_unmap_flush_mm(mm, range->pteval, range->start,
@@ -525,6 +498,8 @@ static bool cow_pte_flush_few(struct mm_struct *mm, struct ptdesc *ptdesc,
 	struct list_head *pos[2];
 	struct mm_struct *sharer;
 
+	if (ptdesc_cow_pte_file(ptdesc))
+		return cow_pte_file_flush_few(mm, ptdesc, range);
 	if (left > COW_PTE_FLUSH_MAX || (ptdesc->pt_cow_word & COW_PTE_FAR))
 		return false;
 	reach = 4 * COW_PTE_FLUSH_MAX;
@@ -571,6 +546,7 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	mm->cow_pte.untracked = !READ_ONCE(cow_pte_ready);
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
 	atomic_long_set(&mm->cow_pte.nr_borrowing, 0);
+	atomic_long_set(&mm->cow_pte.nr_published, 0);
 }
 
 void __cow_pte_mm_exit(struct mm_struct *mm)
@@ -1532,7 +1508,7 @@ static bool cow_pte_first(struct mm_struct *mm, struct ptdesc *ptdesc)
 }
 
 /* One sharer less of at least two; no CPU of it uses the table any more (I4). */
-static void cow_pte_leave(struct ptdesc *ptdesc)
+void cow_pte_leave(struct ptdesc *ptdesc)
 {
 	ptdesc->pt_cow_sharers--;
 	ptdesc->pt_cow_word &= ~COW_PTE_FAR;
@@ -1768,6 +1744,7 @@ unlock_pmd:
 
 int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 {
+	cow_pte_file_leave_slot(mm, pmd, addr);
 	return cow_pte_do_break(mm, pmd, addr, false, _RET_IP_);
 }
 
@@ -1779,6 +1756,7 @@ int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
 	int ret;
 
 	mmap_assert_locked(mm);
+	cow_pte_file_leave_range(mm, start, end);
 	for (; (pmd = cow_pte_next_pmd(mm, &addr, end)); addr += PMD_SIZE) {
 		ret = cow_pte_break(mm, pmd, addr);
 		if (ret)
@@ -1807,7 +1785,10 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 	bool others = false;
 
 	pml = pmd_lock(mm, pmd);
-	if (pmd_table_protected(*pmd)) {
+	if (pmd_table_published(*pmd)) {
+		/* Even if none has joined yet. */
+		others = true;
+	} else if (pmd_table_protected(*pmd)) {
 		ptdesc = pmd_table_ptdesc(*pmd);
 		ptl = ptlock_ptr(ptdesc);
 		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
@@ -2022,7 +2003,7 @@ static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
  * speculatively.  Before the first table is left, or page given back, that must
  * be over: the others may free its pages.
  */
-static void cow_pte_unload(struct mm_struct *mm)
+void cow_pte_unload(struct mm_struct *mm)
 {
 	if (mm->cow_pte.unloaded)
 		return;
@@ -2076,6 +2057,10 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	/* By file offset: in place, for all sharers. */
 	if (cow_pte_zap_by_offset(details))
 		return 0;
+
+	/* Who could leave it, has; another thread was faster to come back. */
+	if (pmd_table_published(pmdp_get_lockless(pmd)))
+		return 1;
 
 	if (!pmd_table_protected(pmdp_get_lockless(pmd))) {
 		if (tlb->fullmm)
@@ -2178,6 +2163,8 @@ static void cow_pte_add_rss(struct mm_struct *mm, unsigned long addr,
 	ptdesc = virt_to_ptdesc(ptep);
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		ptdesc->pt_cow_delta[i] += rss[i];
+	if (ptdesc->pt_cow_word & COW_PTE_FILE)
+		return;
 	if (!family->changed)
 		WRITE_ONCE(family->changed, true);
 	if (rss[MM_SWAPENTS] > 0)
@@ -2325,6 +2312,9 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep
 		view->mixed = cow_pte_mixed(ptdesc);
 		view->first = cow_pte_first(mm, ptdesc);
 	}
+	/* Nobody is first with a file. */
+	if (ptdesc_cow_pte_file(ptdesc))
+		view->mixed = view->first = true;
 	view->searched = false;
 }
 
@@ -2352,14 +2342,14 @@ static noinline void cow_pte_search(struct cow_pte_view *view,
 				    struct ptdesc *own)
 {
 	struct cow_pte_family *family = mm->cow_pte.family;
-	int left = refcount_read(&family->refs) - 1 - view->own;
+	int left = family ? refcount_read(&family->refs) - 1 - view->own : 0;
 	struct mm_struct *pos;
 	struct ptdesc *ptdesc;
 	pmd_t *pmd, pmdval;
 	unsigned int sharers, i;
 	pte_t *table;
 
-	if (left >= COW_PTE_SEARCH_MAX)
+	if (left <= 0 || left >= COW_PTE_SEARCH_MAX)
 		return;
 	spin_lock(&family->lock);
 	list_for_each_entry(pos, &family->mms, cow_pte.siblings) {
@@ -2435,11 +2425,20 @@ static void cow_pte_guard_loan(struct ptdesc *ptdesc, pte_t *ptep)
 			  "cow_pte: guard: entry changed of which one is borrowed\n");
 }
 
+/* In the table of a file anybody may add an entry, or permissions to one. */
+static bool cow_pte_guard_adds(pte_t old, pte_t new)
+{
+	return pte_none(old) ||
+	       (pte_present(old) && pte_present(new) &&
+		pte_pfn(old) == pte_pfn(new) && pte_write(old) <= pte_write(new) &&
+		pte_dirty(old) <= pte_dirty(new));
+}
+
 /*
  * Every software write to a PTE comes through here.  A table with more than
  * one sharer may be changed only for all of them (I3).
  */
-void __cow_pte_guard(void *ptep)
+void __cow_pte_guard(void *ptep, unsigned long val)
 {
 	struct ptdesc *ptdesc;
 
@@ -2452,6 +2451,9 @@ void __cow_pte_guard(void *ptep)
 		cow_pte_guard_loan(ptdesc, ptep);
 	if (READ_ONCE(ptdesc->pt_cow_sharers) < 2 || current->cow_pte_inplace)
 		return;
+	if (ptdesc->pt_cow_word & COW_PTE_FILE &&
+	    cow_pte_guard_adds(ptep_get(ptep), __pte(val)))
+		return;
 	WARN_ONCE(1, "cow_pte: guard: PTE table with %u sharers changed for one\n",
 		  ptdesc->pt_cow_sharers);
 }
@@ -2462,7 +2464,7 @@ EXPORT_SYMBOL_GPL(__cow_pte_guard);
  * User interface
  */
 
-static bool cow_pte_supported(void)
+bool cow_pte_supported(void)
 {
 	return arch_supports_cow_pte();
 }
@@ -2477,7 +2479,7 @@ static DEFINE_MUTEX(cow_pte_enable_mutex);
  * one is there, and before GUP is over that missed one, see cow_pte_track().
  * The key stays on: tables may be shared even if nobody wants more of them.
  */
-static void cow_pte_enable(void)
+void cow_pte_enable(void)
 {
 	mutex_lock(&cow_pte_enable_mutex);
 	if (!cow_pte_ready) {
@@ -2605,6 +2607,9 @@ static struct kobj_attribute min_tables_attr = __ATTR_RW(min_tables);
 static struct attribute *cow_pte_attrs[] = {
 	&enabled_attr.attr,
 	&min_tables_attr.attr,
+#ifdef CONFIG_COW_PTE_FILE
+	&cow_pte_file_attr.attr,
+#endif
 	NULL,
 };
 

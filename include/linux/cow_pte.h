@@ -89,6 +89,14 @@ static __always_inline bool pmd_cow_pte(pmd_t pmd)
 	       (pmd_table_protected(pmd) || pmd_table_borrows(pmd));
 }
 
+/* The same, or one of a file: is it not for this mm alone to change? */
+static __always_inline bool pmd_shared_pte(pmd_t pmd)
+{
+	return cow_pte_enabled() &&
+	       (pmd_table_protected(pmd) || pmd_table_borrows(pmd) ||
+		pmd_table_published(pmd));
+}
+
 void __cow_pte_mm_init(struct mm_struct *mm);
 void __cow_pte_mm_exit(struct mm_struct *mm);
 void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
@@ -288,6 +296,12 @@ static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
 	return __cow_pte_fault(vmf);
 }
 
+/* Does the mm have tables of files? */
+static __always_inline bool cow_pte_file_any(struct mm_struct *mm)
+{
+	return cow_pte_enabled() && atomic_long_read(&mm->cow_pte.nr_published);
+}
+
 /**
  * cow_pte_break - make the table behind a PMD entry private to its mm
  * @mm: the mm
@@ -302,17 +316,18 @@ static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
 static inline int cow_pte_break(struct mm_struct *mm, pmd_t *pmd,
 				unsigned long addr)
 {
-	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
+	if (!pmd_shared_pte(pmdp_get_lockless(pmd)))
 		return 0;
 	return __cow_pte_break(mm, pmd, addr);
 }
 
-/* Has the mm any table that pmd_cow_pte() is true of? */
+/* Has the mm any table that pmd_shared_pte() is true of? */
 static __always_inline bool cow_pte_any(struct mm_struct *mm)
 {
 	return cow_pte_enabled() &&
 	       (atomic_long_read(&mm->cow_pte.nr_protected) ||
-		atomic_long_read(&mm->cow_pte.nr_borrowing));
+		atomic_long_read(&mm->cow_pte.nr_borrowing) ||
+		atomic_long_read(&mm->cow_pte.nr_published));
 }
 
 /**
@@ -411,7 +426,7 @@ static inline void cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd,
 static inline bool cow_pte_others(struct mm_struct *mm, pmd_t *pmd,
 				  unsigned long addr)
 {
-	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
+	if (!pmd_shared_pte(pmdp_get_lockless(pmd)))
 		return false;
 	return __cow_pte_others(mm, pmd, addr);
 }
@@ -448,7 +463,7 @@ static inline long cow_pte_zap(struct mmu_gather *tlb,
 			       unsigned long addr, unsigned long end,
 			       struct zap_details *details)
 {
-	if (!pmd_cow_pte(pmdp_get_lockless(pmd)))
+	if (!pmd_shared_pte(pmdp_get_lockless(pmd)))
 		return 0;
 	return __cow_pte_zap(tlb, vma, pmd, addr, end, details);
 }
@@ -546,7 +561,7 @@ static inline void cow_pte_mm_rss(struct mm_struct *mm, long *rss)
 
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		rss[i] = percpu_counter_sum(&mm->rss_stat[i]);
-	if (cow_pte_enabled() && atomic_long_read(&mm->cow_pte.nr_protected))
+	if (cow_pte_any(mm))
 		__cow_pte_mm_rss(mm, rss);
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		rss[i] = max(rss[i], 0L);
@@ -564,7 +579,7 @@ static inline unsigned long cow_pte_get_mm_rss(struct mm_struct *mm)
 {
 	long rss[NR_MM_COUNTERS];
 
-	if (!cow_pte_enabled() || !atomic_long_read(&mm->cow_pte.nr_protected))
+	if (!cow_pte_any(mm))
 		return get_mm_rss(mm);
 	cow_pte_mm_rss(mm, rss);
 	return rss[MM_FILEPAGES] + rss[MM_ANONPAGES] + rss[MM_SHMEMPAGES];
@@ -583,7 +598,7 @@ static inline void cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm,
 	view->mixed = false;
 	view->searched = true;
 	view->nr = 0;
-	if (cow_pte_enabled() && mm->cow_pte.family)
+	if (cow_pte_enabled() && (mm->cow_pte.family || cow_pte_file_any(mm)))
 		__cow_pte_view(view, mm, ptep);
 }
 
@@ -803,6 +818,7 @@ static inline void cow_pte_exec(struct mm_struct *mm)
 }
 
 #else /* !CONFIG_COW_PTE */
+#define pmd_table_published(pmd)	false
 
 /* Folded early, as above. */
 
@@ -1038,6 +1054,197 @@ static __always_inline void cow_pte_exec(struct mm_struct *mm)
 }
 
 #endif /* CONFIG_COW_PTE */
+
+#ifdef CONFIG_COW_PTE_FILE
+
+void __cow_pte_file_fault(struct vm_fault *vmf);
+bool __cow_pte_file_install(struct vm_fault *vmf);
+void __cow_pte_file_leave(struct vm_area_struct *vma, unsigned long start,
+			  unsigned long end);
+void __cow_pte_file_unmap(struct mmu_gather *tlb, struct vm_area_struct *vma,
+			  unsigned long start, unsigned long end);
+void __cow_pte_file_leave_all(struct mm_struct *mm);
+
+/**
+ * cow_pte_file_fault - join the table of a file, if there is one
+ * @vmf: the fault, in which nothing has been looked at yet
+ *
+ * The fault goes on with @vmf->pmd, which then points to the table.  Runs under
+ * the VMA lock or the mmap_lock.  Does not sleep.
+ */
+static inline void cow_pte_file_fault(struct vm_fault *vmf)
+{
+	if (cow_pte_enabled() && (vmf->vma->vm_flags & VM_MAYSHARE) &&
+	    pmd_none(pmdp_get_lockless(vmf->pmd)))
+		__cow_pte_file_fault(vmf);
+}
+
+/**
+ * cow_pte_file_install - pmd_install(), with a table that others may join
+ * @vmf: the fault, with @vmf->prealloc_pte
+ *
+ * Does not sleep.
+ *
+ * Return: true if there is a table now, or something else; false if the caller
+ * shall install an ordinary one.
+ */
+static inline bool cow_pte_file_install(struct vm_fault *vmf)
+{
+	return cow_pte_enabled() && (vmf->vma->vm_flags & VM_MAYSHARE) &&
+	       __cow_pte_file_install(vmf);
+}
+
+/**
+ * cow_pte_file_left - has the table been left since the fault looked at it?
+ * @vmf: the fault, with @vmf->pte mapped and locked
+ *
+ * It may be somebody else's by now, who has other permissions.
+ *
+ * Return: true if the fault has to be tried again.
+ */
+static inline bool cow_pte_file_left(struct vm_fault *vmf)
+{
+	pmd_t pmd;
+
+	if (!cow_pte_enabled() || !(vmf->vma->vm_flags & VM_MAYSHARE))
+		return false;
+	pmd = pmdp_get_lockless(vmf->pmd);
+	return !pmd_present(pmd) || pmd_leaf(pmd) ||
+	       pmd_table_ptdesc(pmd) != virt_to_ptdesc(vmf->pte);
+}
+
+/**
+ * cow_pte_file_leave - the mapping of part of a file is going to change
+ * @vma: the VMA, locked against faults unless it does not matter who comes back
+ * @start: first address
+ * @end: address behind the last one
+ *
+ * Tables of the file that overlap the range are left to the others that have
+ * them, or become ordinary ones.  The caller holds the mmap_lock, but not
+ * i_mmap_rwsem.  May sleep.
+ */
+static inline void cow_pte_file_leave(struct vm_area_struct *vma,
+				      unsigned long start, unsigned long end)
+{
+	if (cow_pte_file_any(vma->vm_mm))
+		__cow_pte_file_leave(vma, start, end);
+}
+
+/**
+ * cow_pte_file_modify - the same before flags of a VMA change
+ * @vma: the VMA; the mmap_lock is held for writing
+ * @start: first address
+ * @end: address behind the last one
+ *
+ * Faults in it wait until the mmap_lock is released.
+ */
+static inline void cow_pte_file_modify(struct vm_area_struct *vma,
+				       unsigned long start, unsigned long end)
+{
+	if (!cow_pte_enabled() || !(vma->vm_flags & VM_MAYSHARE))
+		return;
+	vma_start_write(vma);
+	cow_pte_file_leave(vma, start, end);
+}
+
+/**
+ * cow_pte_file_unmap - the same before a range is zapped
+ * @tlb: the gather of the caller
+ * @vma: VMA being zapped
+ * @start: first address
+ * @end: address behind the last one
+ * @details: as for zap_pte_range()
+ *
+ * What is zapped by file offset is zapped in place.
+ */
+static inline void cow_pte_file_unmap(struct mmu_gather *tlb,
+				      struct vm_area_struct *vma,
+				      unsigned long start, unsigned long end,
+				      struct zap_details *details)
+{
+	if (cow_pte_file_any(vma->vm_mm) && !cow_pte_zap_by_offset(details))
+		__cow_pte_file_unmap(tlb, vma, start, end);
+}
+
+/**
+ * cow_pte_file_leave_all - leave the tables of all files
+ * @mm: the mm; its mmap_lock is held for writing
+ *
+ * Faults wait until that is released.  May sleep.
+ */
+static inline void cow_pte_file_leave_all(struct mm_struct *mm)
+{
+	if (cow_pte_enabled())
+		__cow_pte_file_leave_all(mm);
+}
+
+/**
+ * cow_pte_add_file_counter - account pages that a fault has mapped
+ * @vma: the VMA
+ * @addr: address of one of them
+ * @ptep: an entry of the table, whose lock is held
+ * @member: which counter
+ * @value: how many
+ */
+static inline void cow_pte_add_file_counter(struct vm_area_struct *vma,
+					    unsigned long addr, pte_t *ptep,
+					    int member, int value)
+{
+	if (cow_pte_enabled() && (vma->vm_flags & VM_MAYSHARE))
+		__cow_pte_add_mm_counter(vma->vm_mm, addr, ptep, member, value);
+	else
+		add_mm_counter(vma->vm_mm, member, value);
+}
+
+#else /* !CONFIG_COW_PTE_FILE */
+
+static __always_inline void cow_pte_file_fault(struct vm_fault *vmf)
+{
+}
+
+static __always_inline bool cow_pte_file_install(struct vm_fault *vmf)
+{
+	return false;
+}
+
+static __always_inline bool cow_pte_file_left(struct vm_fault *vmf)
+{
+	return false;
+}
+
+static __always_inline void cow_pte_file_leave(struct vm_area_struct *vma,
+					       unsigned long start,
+					       unsigned long end)
+{
+}
+
+static __always_inline void cow_pte_file_modify(struct vm_area_struct *vma,
+						unsigned long start,
+						unsigned long end)
+{
+}
+
+static __always_inline void cow_pte_file_unmap(struct mmu_gather *tlb,
+					       struct vm_area_struct *vma,
+					       unsigned long start,
+					       unsigned long end,
+					       struct zap_details *details)
+{
+}
+
+static __always_inline void cow_pte_file_leave_all(struct mm_struct *mm)
+{
+}
+
+static __always_inline void cow_pte_add_file_counter(struct vm_area_struct *vma,
+						     unsigned long addr,
+						     pte_t *ptep, int member,
+						     int value)
+{
+	add_mm_counter(vma->vm_mm, member, value);
+}
+
+#endif /* CONFIG_COW_PTE_FILE */
 
 #ifdef CONFIG_DEBUG_COW_PTE
 /*

@@ -1,0 +1,641 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Shared page tables of files
+ *
+ * Processes that map the same range of a file alike, shared and at the same
+ * address, have one PTE table for it.  Nobody owns it: who makes a table publishes
+ * it in a pool, who finds the place empty joins the one that is there, and who
+ * changes his mapping leaves.  Its entries say what the file says, so a fault of
+ * one fills it for all, and what reclaim, truncation and writeback do to it they
+ * do for all; nothing is ever copied.
+ *
+ * This file follows the life of a table: which may be published, pools, publish
+ * and join, leave, flush, and the user interface.  mm/cow_pte.c has the tables that
+ * fork() shares, and what both have in common: counters, what rmap does in place,
+ * observers.  Documentation/mm/cow_pte.rst has the invariants.
+ *
+ * Locks: mmap_lock or VMA lock -> i_mmap_rwsem -> pmd_lock(mm) -> PTE lock of the
+ * table -> xa_lock of the pool.  A PMD entry that points to a published table, and
+ * the number of its sharers, change under the table's lock.
+ *
+ * Who walks the VMAs that map a file, to remove a page or to write-protect it,
+ * must meet every table once.  He holds i_mmap_rwsem, for reading; so a table that
+ * others go on using is left with it held for writing (F4).  Joining needs no such
+ * care: who is met before he joins has joined a table that somebody has who is
+ * still to be met, or was met, and that one cannot leave.
+ */
+#define pr_fmt(fmt) "cow_pte: " fmt
+
+#include <linux/mm.h>
+#include <linux/dax.h>
+#include <linux/fs.h>
+#include <linux/hugetlb.h>
+#include <linux/kobject.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pgalloc.h>
+#include <linux/rhashtable.h>
+#include <linux/shmem_fs.h>
+#include <linux/userfaultfd_k.h>
+#include <linux/vmstat.h>
+#include <linux/xarray.h>
+
+#include <asm/tlb.h>
+
+#include "cow_pte.h"
+#include "internal.h"
+
+enum cow_pte_file_mode {
+	COW_PTE_FILE_NEVER,
+	COW_PTE_FILE_PRCTL,
+	COW_PTE_FILE_ALWAYS,
+};
+
+/* Until it has been soaked for long enough. */
+static enum cow_pte_file_mode cow_pte_file_mode __read_mostly = COW_PTE_FILE_NEVER;
+
+/*
+ * What has to be alike: an entry of the table depends on nothing else (F1).  There
+ * is no padding, for it is compared as a whole.
+ */
+struct cow_pte_key {
+	struct address_space *mapping;
+	const struct vm_operations_struct *vm_ops;
+	unsigned long prot;
+	unsigned long flags;
+	unsigned long base;		/* where the file's first page would be */
+	struct cow_pte_family *family;	/* see cow_pte_file_key() */
+};
+
+/*
+ * The tables of one file that have the same key, by their place in the file.  Each
+ * holds a reference.  The mapping is there for as long as there is a table: who
+ * has it has a VMA of the file.
+ */
+struct cow_pte_pool {
+	struct rhash_head node;
+	struct cow_pte_key key;
+	refcount_t refs;
+	struct xarray tables;
+	struct rcu_head rcu;
+};
+
+static struct rhashtable cow_pte_pools;
+
+static const struct rhashtable_params cow_pte_pool_params = {
+	.key_len = sizeof(struct cow_pte_key),
+	.key_offset = offsetof(struct cow_pte_pool, key),
+	.head_offset = offsetof(struct cow_pte_pool, node),
+	.automatic_shrinking = true,
+};
+
+/*
+ * Which tables
+ */
+
+#define COW_PTE_NO_FILE_VMA	(VM_SPECIAL | VM_HUGETLB | VM_LOCKED |	      \
+				 VM_LOCKONFAULT | VM_SHADOW_STACK | VM_DROPPABLE)
+
+/*
+ * The VMA's pages are the page cache's, in the file's order, and it has no fault
+ * handler or entries of its own.  An mm with notifiers never shares: rmap notifies
+ * the mm in which it finds the table.
+ */
+static bool cow_pte_file_vma(struct vm_area_struct *vma)
+{
+	if (!vma->vm_file || !vma->vm_ops || vma->anon_vma ||
+	    !(vma->vm_flags & VM_MAYSHARE) || is_cow_mapping(vma->vm_flags) ||
+	    (vma->vm_flags & COW_PTE_NO_FILE_VMA))
+		return false;
+	/* SysV shared memory has no ->map_pages() of its own. */
+	if (vma->vm_ops->map_pages != filemap_map_pages &&
+	    !shmem_mapping(vma->vm_file->f_mapping))
+		return false;
+	return !userfaultfd_armed(vma) && !vma_is_dax(vma) &&
+	       !vma_soft_dirty_enabled(vma) && !mm_has_notifiers(vma->vm_mm);
+}
+
+/* The table lies as a whole inside the VMA (F3). */
+static bool cow_pte_file_slot(struct vm_area_struct *vma, unsigned long slot)
+{
+	return vma->vm_start <= slot && vma->vm_end >= slot + PMD_SIZE &&
+	       cow_pte_file_vma(vma);
+}
+
+static bool cow_pte_file_wanted(struct mm_struct *mm)
+{
+	switch (READ_ONCE(cow_pte_file_mode)) {
+	case COW_PTE_FILE_ALWAYS:
+		return cow_pte_is_ready();
+	case COW_PTE_FILE_PRCTL:
+		return cow_pte_wanted(mm);
+	default:
+		return false;
+	}
+}
+
+static unsigned long cow_pte_file_base(struct vm_area_struct *vma)
+{
+	return vma->vm_start - (vma->vm_pgoff << PAGE_SHIFT);
+}
+
+/*
+ * Pages that are present, or accessed, tell what others read.  Who could write the
+ * file may know that of all who could, as with mincore(); others only of their
+ * relatives, who have the file from the same parent.
+ *
+ * Return: false if there is nobody to share with.
+ */
+static bool cow_pte_file_key(struct vm_area_struct *vma, struct cow_pte_key *key)
+{
+	key->mapping = vma->vm_file->f_mapping;
+	key->vm_ops = vma->vm_ops;
+	key->prot = pgprot_val(vma->vm_page_prot);
+	key->flags = vma->vm_flags;
+	key->base = cow_pte_file_base(vma);
+	key->family = NULL;
+	if (vma->vm_flags & VM_MAYWRITE)
+		return true;
+	key->family = READ_ONCE(vma->vm_mm->cow_pte.family);
+	return key->family;
+}
+
+/*
+ * Pools
+ */
+
+/* In an RCU read-side section. */
+static struct cow_pte_pool *cow_pte_pool_find(const struct cow_pte_key *key)
+{
+	return rhashtable_lookup(&cow_pte_pools, key, cow_pte_pool_params);
+}
+
+/*
+ * The pool for one more table, with a reference.  Must not sleep.
+ * Return: NULL if there is no memory, or an old one is just going.
+ */
+static struct cow_pte_pool *cow_pte_pool_get(const struct cow_pte_key *key)
+{
+	struct cow_pte_pool *pool, *old;
+
+	rcu_read_lock();
+	pool = cow_pte_pool_find(key);
+	if (pool) {
+		if (!refcount_inc_not_zero(&pool->refs))
+			pool = NULL;
+		goto out;
+	}
+	pool = kmalloc(sizeof(*pool), GFP_NOWAIT | __GFP_NOWARN);
+	if (!pool)
+		goto out;
+	pool->key = *key;
+	refcount_set(&pool->refs, 1);
+	xa_init(&pool->tables);
+	old = rhashtable_lookup_get_insert_fast(&cow_pte_pools, &pool->node,
+						cow_pte_pool_params);
+	if (old) {
+		kfree(pool);
+		pool = NULL;
+		if (!IS_ERR(old) && refcount_inc_not_zero(&old->refs))
+			pool = old;
+	}
+out:
+	rcu_read_unlock();
+	return pool;
+}
+
+static void cow_pte_pool_put(struct cow_pte_pool *pool)
+{
+	if (!refcount_dec_and_test(&pool->refs))
+		return;
+	rhashtable_remove_fast(&cow_pte_pools, &pool->node, cow_pte_pool_params);
+	/* It is empty, as each table has a reference. */
+	VM_WARN_ON_ONCE(!xa_empty(&pool->tables));
+	kfree_rcu(pool, rcu);
+}
+
+/* One for each place in the file: the tables of a pool do not overlap. */
+static unsigned long cow_pte_pool_index(const struct cow_pte_key *key,
+					unsigned long slot)
+{
+	return (slot - key->base) >> PMD_SHIFT;
+}
+
+/*
+ * Publish and join
+ */
+
+/*
+ * Join a table that was found in the pool, in an RCU read-side section.  It may
+ * have been unpublished since, but not freed.
+ * Return: false if there is still nothing behind the PMD entry.
+ */
+static bool cow_pte_file_join(struct mm_struct *mm, pmd_t *pmd,
+			      struct cow_pte_pool *pool, unsigned long slot)
+{
+	unsigned long index = cow_pte_pool_index(&pool->key, slot);
+	struct ptdesc *ptdesc = xa_load(&pool->tables, index);
+	spinlock_t *pml, *ptl;
+	bool present;
+
+	if (!ptdesc)
+		return false;
+	pml = pmd_lock(mm, pmd);
+	if (pmd_none(*pmd)) {
+		ptl = ptlock_ptr(ptdesc);
+		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+		if (xa_load(&pool->tables, index) == ptdesc) {
+			ptdesc->pt_cow_sharers++;
+			ptdesc->pt_cow_word &= ~COW_PTE_FAR;
+			pmdp_table_publish(mm, pmd, ptdesc_address(ptdesc));
+			mm_inc_nr_ptes(mm);
+			atomic_long_inc(&mm->cow_pte.nr_published);
+			count_vm_event(COW_PTE_JOIN);
+		}
+		spin_unlock(ptl);
+	}
+	present = !pmd_none(*pmd);
+	spin_unlock(pml);
+	return present;
+}
+
+void __cow_pte_file_fault(struct vm_fault *vmf)
+{
+	unsigned long slot = cow_pte_slot(vmf->address);
+	struct vm_area_struct *vma = vmf->vma;
+	struct cow_pte_pool *pool;
+	struct cow_pte_key key;
+
+	if (!cow_pte_file_wanted(vma->vm_mm) || !cow_pte_file_slot(vma, slot) ||
+	    !cow_pte_file_key(vma, &key))
+		return;
+	rcu_read_lock();
+	pool = cow_pte_pool_find(&key);
+	if (pool)
+		cow_pte_file_join(vma->vm_mm, vmf->pmd, pool, slot);
+	rcu_read_unlock();
+}
+
+/*
+ * The table of this fault becomes the one that others find.  It gets into the pool
+ * with its lock held, so that who finds it waits until it is complete.
+ * Return: 0, or -EBUSY if somebody was faster, or -ENOMEM.
+ */
+static int cow_pte_file_publish(struct vm_fault *vmf, struct cow_pte_pool *pool,
+				unsigned long slot)
+{
+	pte_t *table = pgtable_table(vmf->prealloc_pte);
+	struct ptdesc *ptdesc = virt_to_ptdesc(table);
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	spinlock_t *pml, *ptl;
+	int err = 0;
+
+	pml = pmd_lock(mm, vmf->pmd);
+	/* Another thread of this mm was faster, as pmd_install() has it. */
+	if (!pmd_none(*vmf->pmd)) {
+		cow_pte_pool_put(pool);
+		goto unlock_pmd;
+	}
+	ptl = ptlock_ptr(ptdesc);
+	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+	err = xa_insert(&pool->tables, cow_pte_pool_index(&pool->key, slot),
+			ptdesc, GFP_NOWAIT | __GFP_NOWARN);
+	if (!err) {
+		set_bit(PT_cow, &ptdesc->__page_flags);
+		memset(ptdesc->pt_cow_delta, 0, sizeof(ptdesc->pt_cow_delta));
+		ptdesc->pt_cow_word = COW_PTE_FILE;
+		ptdesc->pt_cow_pool = pool;
+		ptdesc->pt_cow_sharers = 1;
+		mm_inc_nr_ptes(mm);
+		smp_wmb(); /* See comment in pmd_install() */
+		pmdp_table_publish(mm, vmf->pmd, table);
+		vmf->prealloc_pte = NULL;
+		atomic_long_inc(&mm->cow_pte.nr_published);
+		count_vm_event(COW_PTE_PUBLISH);
+	}
+	spin_unlock(ptl);
+unlock_pmd:
+	spin_unlock(pml);
+	return err;
+}
+
+bool __cow_pte_file_install(struct vm_fault *vmf)
+{
+	unsigned long slot = cow_pte_slot(vmf->address);
+	struct vm_area_struct *vma = vmf->vma;
+	struct cow_pte_pool *pool;
+	struct cow_pte_key key;
+	int err;
+
+	if (!cow_pte_file_wanted(vma->vm_mm) || !cow_pte_file_slot(vma, slot) ||
+	    !cow_pte_file_key(vma, &key))
+		return false;
+	pool = cow_pte_pool_get(&key);
+	if (!pool)
+		return false;
+	err = cow_pte_file_publish(vmf, pool, slot);
+	if (err == -EBUSY) {
+		rcu_read_lock();
+		if (cow_pte_file_join(vma->vm_mm, vmf->pmd, pool, slot))
+			err = 0;
+		rcu_read_unlock();
+		cow_pte_pool_put(pool);
+	} else if (err) {
+		cow_pte_pool_put(pool);
+	}
+	return !err;
+}
+
+/*
+ * Leave
+ */
+
+/*
+ * The mm is alone with the table, whose lock is held, as is that of the PMD page:
+ * it becomes an ordinary one, with all that is in it (F6).
+ */
+static void cow_pte_file_unpublish(struct mm_struct *mm, pmd_t *pmd,
+				   struct ptdesc *ptdesc, unsigned long slot)
+{
+	struct cow_pte_pool *pool = ptdesc->pt_cow_pool;
+
+	xa_erase(&pool->tables, cow_pte_pool_index(&pool->key, slot));
+	cow_pte_take_delta(mm, ptdesc, slot);
+	/* Reclaim may not have flushed yet, and does not know this mm. */
+	if (ptdesc->pt_cow_word & COW_PTE_UNFLUSHED)
+		cow_pte_flush(mm, slot, slot + PMD_SIZE);
+	memset(ptdesc->pt_cow_delta, 0, sizeof(ptdesc->pt_cow_delta));
+	ptdesc->pt_cow_word = 0;
+	ptdesc->pt_cow_sharers = 0;
+	WRITE_ONCE(ptdesc->pt_cow_pool, NULL);
+	pmdp_table_unpublish(mm, pmd, slot);
+	atomic_long_dec(&mm->cow_pte.nr_published);
+	cow_pte_pool_put(pool);
+}
+
+/* So many tables are left with one flush. */
+#define COW_PTE_LEAVE_BATCH	32
+
+/* The tables of a batch: this mm does not have them any more, but counts as one. */
+struct cow_pte_left {
+	struct ptdesc *table[COW_PTE_LEAVE_BATCH];
+	unsigned int nr;
+};
+
+static void cow_pte_file_leave_one(struct mm_struct *mm, pmd_t *pmd,
+				   unsigned long slot, struct cow_pte_left *left)
+{
+	struct ptdesc *ptdesc;
+	spinlock_t *pml, *ptl;
+
+	pml = pmd_lock(mm, pmd);
+	if (pmd_table_published(*pmd)) {
+		ptdesc = pmd_table_ptdesc(*pmd);
+		ptl = ptlock_ptr(ptdesc);
+		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+		if (ptdesc->pt_cow_sharers == 1) {
+			cow_pte_file_unpublish(mm, pmd, ptdesc, slot);
+		} else {
+			pmd_clear(pmd);
+			left->table[left->nr++] = ptdesc;
+		}
+		spin_unlock(ptl);
+	}
+	spin_unlock(pml);
+}
+
+static void cow_pte_file_leave_end(struct mm_struct *mm,
+				   struct cow_pte_left *left)
+{
+	spinlock_t *ptl;	/* the table's */
+	unsigned int i;
+
+	for (i = 0; i < left->nr; i++) {
+		ptl = ptlock_ptr(left->table[i]);
+		spin_lock(ptl);
+		cow_pte_leave(left->table[i]);
+		spin_unlock(ptl);
+		mm_dec_nr_ptes(mm);
+	}
+	atomic_long_sub(left->nr, &mm->cow_pte.nr_published);
+	count_vm_events(COW_PTE_LEAVE, left->nr);
+}
+
+/*
+ * The PMD entries are cleared, then they are flushed, and only then the others may
+ * be alone with the tables, or free them (F5).  All that with i_mmap_rwsem held for
+ * writing (F4).
+ */
+static void cow_pte_file_do_leave(struct vm_area_struct *vma,
+				  unsigned long start, unsigned long end,
+				  bool dying)
+{
+	unsigned long addr = cow_pte_slot(start), from;
+	struct mm_struct *mm = vma->vm_mm;
+	struct address_space *mapping;
+	struct cow_pte_left left;
+	pmd_t *pmd;
+
+	if (!vma->vm_file || !(vma->vm_flags & VM_MAYSHARE) ||
+	    is_vm_hugetlb_page(vma))
+		return;
+	mapping = vma->vm_file->f_mapping;
+	/* Nothing runs in a dying mm: one flush for all that it leaves. */
+	if (dying)
+		cow_pte_unload(mm);
+	while (addr < end) {
+		left.nr = 0;
+		from = addr;
+		i_mmap_lock_write(mapping);
+		while (left.nr < COW_PTE_LEAVE_BATCH &&
+		       (pmd = cow_pte_next_pmd(mm, &addr, end))) {
+			if (pmd_table_published(pmdp_get_lockless(pmd)))
+				cow_pte_file_leave_one(mm, pmd, addr, &left);
+			addr += PMD_SIZE;
+		}
+		if (left.nr && !dying)
+			cow_pte_flush(mm, from, addr);
+		cow_pte_file_leave_end(mm, &left);
+		i_mmap_unlock_write(mapping);
+		cond_resched();
+	}
+}
+
+void __cow_pte_file_leave(struct vm_area_struct *vma, unsigned long start,
+			  unsigned long end)
+{
+	cow_pte_file_do_leave(vma, start, end, false);
+}
+
+void __cow_pte_file_unmap(struct mmu_gather *tlb, struct vm_area_struct *vma,
+			  unsigned long start, unsigned long end)
+{
+	cow_pte_file_do_leave(vma, start, end, tlb->fullmm);
+}
+
+/* Who breaks tables, whatever is in them; the mmap_lock is held. */
+void cow_pte_file_leave_range(struct mm_struct *mm, unsigned long start,
+			      unsigned long end)
+{
+	struct vm_area_struct *vma;
+
+	VMA_ITERATOR(vmi, mm, start);
+
+	if (!cow_pte_file_any(mm))
+		return;
+	for_each_vma_range(vmi, vma, end)
+		cow_pte_file_leave(vma, max(start, vma->vm_start),
+				   min(end, vma->vm_end));
+}
+
+/*
+ * The same for one table, whose VMA the caller keeps in place, by its lock or the
+ * mmap_lock: that is why the mapping is there.
+ */
+void cow_pte_file_leave_slot(struct mm_struct *mm, pmd_t *pmd,
+			     unsigned long addr)
+{
+	struct address_space *mapping = NULL;
+	unsigned long slot = cow_pte_slot(addr);
+	struct cow_pte_left left = {};
+	struct ptdesc *ptdesc;
+	spinlock_t *pml, *ptl;
+
+	pml = pmd_lock(mm, pmd);
+	if (pmd_table_published(*pmd)) {
+		ptdesc = pmd_table_ptdesc(*pmd);
+		ptl = ptlock_ptr(ptdesc);
+		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+		mapping = ptdesc->pt_cow_pool->key.mapping;
+		spin_unlock(ptl);
+	}
+	spin_unlock(pml);
+	if (!mapping)
+		return;
+	i_mmap_lock_write(mapping);
+	cow_pte_file_leave_one(mm, pmd, slot, &left);
+	if (left.nr)
+		cow_pte_flush(mm, slot, slot + PMD_SIZE);
+	cow_pte_file_leave_end(mm, &left);
+	i_mmap_unlock_write(mapping);
+}
+
+void __cow_pte_file_leave_all(struct mm_struct *mm)
+{
+	struct vm_area_struct *vma;
+
+	VMA_ITERATOR(vmi, mm, 0);
+
+	for_each_vma(vmi, vma) {
+		if (!(vma->vm_flags & VM_MAYSHARE))
+			continue;
+		/* Nobody joins from here on. */
+		vma_start_write(vma);
+		cow_pte_file_leave(vma, vma->vm_start, vma->vm_end);
+		cond_resched();
+	}
+}
+
+/*
+ * Flush
+ */
+
+/*
+ * The other sharers are found as those who map this part of the file at the same
+ * address.  They stand still: who removes or reduces an entry holds i_mmap_rwsem.
+ * Return: false if they are too many, or too many others map the file.
+ */
+bool cow_pte_file_flush_few(struct mm_struct *mm, struct ptdesc *ptdesc,
+			    const struct cow_pte_range *range)
+{
+	const struct cow_pte_key *key = &ptdesc->pt_cow_pool->key;
+	unsigned int left = ptdesc->pt_cow_sharers - 1, reach;
+	unsigned long slot = cow_pte_slot(range->start);
+	pgoff_t pgoff = (slot - key->base) >> PAGE_SHIFT;
+	struct vm_area_struct *vma;
+
+	i_mmap_assert_locked(key->mapping);
+	if (left > COW_PTE_FLUSH_MAX || (ptdesc->pt_cow_word & COW_PTE_FAR))
+		return false;
+	reach = 4 * COW_PTE_FLUSH_MAX;
+	vma_interval_tree_foreach(vma, &key->mapping->i_mmap, pgoff,
+				  pgoff + PTRS_PER_PTE - 1) {
+		if (!left || !reach--)
+			break;
+		if (vma->vm_mm == mm || cow_pte_file_base(vma) != key->base ||
+		    !cow_pte_is_sharer(vma->vm_mm, ptdesc, slot))
+			continue;
+		cow_pte_flush_mm(vma->vm_mm, range);
+		left--;
+	}
+	if (left)
+		ptdesc->pt_cow_word |= COW_PTE_FAR;
+	return !left;
+}
+
+/*
+ * User interface
+ */
+
+static const char * const cow_pte_file_mode_name[] = {
+	[COW_PTE_FILE_NEVER] = "never",
+	[COW_PTE_FILE_PRCTL] = "prctl",
+	[COW_PTE_FILE_ALWAYS] = "always",
+};
+
+static int cow_pte_file_set_mode(const char *name)
+{
+	int mode = sysfs_match_string(cow_pte_file_mode_name, name);
+
+	if (mode < 0)
+		return -EINVAL;
+	if (mode != COW_PTE_FILE_NEVER && !cow_pte_supported())
+		return -EOPNOTSUPP;
+	if (mode == COW_PTE_FILE_ALWAYS)
+		cow_pte_enable();
+	WRITE_ONCE(cow_pte_file_mode, mode);
+	return 0;
+}
+
+static char cow_pte_file_param[8] __initdata;
+
+static int __init cow_pte_file_setup(char *str)
+{
+	strscpy(cow_pte_file_param, str ?: "");
+	return 0;
+}
+early_param("cow_pte_file", cow_pte_file_setup);
+
+#ifdef CONFIG_SYSFS
+static ssize_t file_show(struct kobject *kobj, struct kobj_attribute *attr,
+			 char *buf)
+{
+	enum cow_pte_file_mode mode = READ_ONCE(cow_pte_file_mode);
+
+	return sysfs_emit(buf, "%s\n",
+			  mode == COW_PTE_FILE_ALWAYS ? "[always] prctl never" :
+			  mode == COW_PTE_FILE_PRCTL ? "always [prctl] never" :
+						       "always prctl [never]");
+}
+
+static ssize_t file_store(struct kobject *kobj, struct kobj_attribute *attr,
+			  const char *buf, size_t count)
+{
+	int err = cow_pte_file_set_mode(buf);
+
+	return err ?: count;
+}
+
+struct kobj_attribute cow_pte_file_attr = __ATTR_RW(file);
+#endif
+
+static int __init cow_pte_file_init(void)
+{
+	int err = rhashtable_init(&cow_pte_pools, &cow_pte_pool_params);
+
+	if (err)
+		return err;
+	if (cow_pte_file_param[0] && cow_pte_file_set_mode(cow_pte_file_param))
+		pr_warn("cow_pte_file=%s ignored\n", cow_pte_file_param);
+	return 0;
+}
+subsys_initcall(cow_pte_file_init);
