@@ -113,12 +113,11 @@ int status_kb(pid_t pid, const char *name, unsigned long long *kb)
 	return n < 0 ? (int)n : parse_field(buf, name, kb);
 }
 
-/* The system-wide setting. */
-enum cowpte_sysmode cowpte_sysmode(void)
+static enum cowpte_sysmode read_mode(const char *path)
 {
 	char buf[128];
 
-	if (read_file(COWPTE_SYSFS_ENABLED, buf, sizeof(buf)) < 0)
+	if (read_file(path, buf, sizeof(buf)) < 0)
 		return COWPTE_SYS_UNKNOWN;
 	if (strstr(buf, "[always]"))
 		return COWPTE_SYS_ALWAYS;
@@ -127,6 +126,18 @@ enum cowpte_sysmode cowpte_sysmode(void)
 	if (strstr(buf, "[never]"))
 		return COWPTE_SYS_NEVER;
 	return COWPTE_SYS_UNKNOWN;
+}
+
+/* The system-wide setting. */
+enum cowpte_sysmode cowpte_sysmode(void)
+{
+	return read_mode(COWPTE_SYSFS_ENABLED);
+}
+
+/* That for tables of files. */
+enum cowpte_sysmode cowpte_filemode(void)
+{
+	return read_mode(COWPTE_SYSFS_FILE);
 }
 
 const char *cowpte_sysmode_name(enum cowpte_sysmode mode)
@@ -178,5 +189,7 @@ int cowpte_vmstat(struct cowpte_vmstat *vs)
 	    parse_field(buf, "cow_pte_drop", &vs->drop) ||
 	    parse_field(buf, "cow_pte_fallback", &vs->fallback))
 		return -ENOENT;
+	if (parse_field(buf, "cow_pte_join", &vs->join))
+		vs->join = 0;
 	return 0;
 }

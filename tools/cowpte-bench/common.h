@@ -27,6 +27,7 @@
 
 #define COWPTE_SYSFS_ENABLED	"/sys/kernel/mm/cow_pte/enabled"
 #define COWPTE_SYSFS_MIN_TABLES	"/sys/kernel/mm/cow_pte/min_tables"
+#define COWPTE_SYSFS_FILE	"/sys/kernel/mm/cow_pte/file"
 
 #define COWPTE_MISSING \
 	"this kernel has no copy-on-write page tables (CONFIG_COW_PTE); " \
@@ -50,11 +51,13 @@ struct cowpte_vmstat {
 	unsigned long long reuse;
 	unsigned long long drop;
 	unsigned long long fallback;
+	unsigned long long join;	/* 0 from a kernel without tables of files */
 };
 
 int cowpte_get(void);
 int cowpte_set(bool on);
 enum cowpte_sysmode cowpte_sysmode(void);
+enum cowpte_sysmode cowpte_filemode(void);
 const char *cowpte_sysmode_name(enum cowpte_sysmode mode);
 long cowpte_min_tables(void);
 int cowpte_vmstat(struct cowpte_vmstat *vs);

@@ -89,6 +89,9 @@ static struct {
 	unsigned int children[MAX_LIST];
 	unsigned int nr_children;
 
+	unsigned int pages;
+	bool write;
+
 	unsigned long ops;
 	unsigned int loops;
 } opt;
@@ -955,6 +958,158 @@ static void print_memory(FILE *f)
 }
 
 /*
+ * shm
+ */
+enum { SHM_TOTAL, SHM_VMPTE, SHM_FIRST, SHM_AGAIN, SHM_PUNCH, SHM_EXIT };
+
+static const struct metric shm_metric[] = {
+	[SHM_TOTAL] = { "pagetables", DIM_KB, true },
+	[SHM_VMPTE] = { "child_vmpte", DIM_KB, false },
+	[SHM_FIRST] = { "first_touch", DIM_TIME, true },
+	[SHM_AGAIN] = { "second_touch", DIM_TIME, true },
+	[SHM_PUNCH] = { "hole_punch", DIM_TIME, true },
+	[SHM_EXIT] = { "exit", DIM_TIME, true },
+	{ 0 }
+};
+
+/* Whether the tables that can be shared are. */
+static void check_joined(const struct job *job, __u64 joined, unsigned int n)
+{
+	unsigned long long tables = job->size / table_span();
+	char size[32];
+
+	if (job->on && joined < tables * n) {
+		fmt_size(size, sizeof(size), job->size);
+		add_warning("mode on, size %s: only %llu of %llu tables shared", size,
+			    (unsigned long long)joined, tables * n);
+	}
+}
+
+static void run_shm(void)
+{
+	unsigned int most = opt.children[opt.nr_children - 1];
+	struct result *res = result_alloc(opt.nr_children);
+	unsigned int rep, i, k;
+	size_t s;
+
+	for (s = 0; s < opt.nr_sizes; s++) {
+		unsigned long long size = opt.size[s];
+		unsigned long long tables = size / table_span();
+		size_t index[NR_MODES] = { 0 };
+		int mode;
+
+		if (!tables)
+			errx(EXIT_USAGE,
+			     "shm needs sizes of %zu kB and more: memory of one page table",
+			     table_span() >> 10);
+		for (mode = MODE_OFF; mode <= MODE_ON; mode++) {
+			if (!(opt.modes & BIT(mode)))
+				continue;
+			index[mode] = nr_points;
+			for (i = 0; i < opt.nr_children; i++) {
+				struct point *p = point_add(size, mode);
+
+				p->number = opt.children[i];
+				p->ops = tables;
+			}
+		}
+		for (rep = 0; rep < opt.reps; rep++) {
+			for (k = 0; k < NR_MODES; k++) {
+				struct job job;
+
+				mode = (k + rep) % NR_MODES;
+				if (!(opt.modes & BIT(mode)))
+					continue;
+				progress("shm: size %zu of %zu, repetition %u of %u",
+					 s + 1, opt.nr_sizes, rep + 1, opt.reps);
+				check_memory("shm",
+					     tables * opt.pages * sysconf(_SC_PAGESIZE) +
+					     most * ((mode == MODE_ON ? 0 : size / 512) +
+						     (192ULL << 10)));
+				job = job_init(JOB_SHM, size, mode);
+				job.children = opt.children;
+				job.nr_children = opt.nr_children;
+				job.pages = opt.pages;
+				job.write = opt.write;
+				job.fifo = opt.fifo;
+				job_run(&job, res);
+				if (res->inexact)
+					add_warning("not root: PageTables may be off by 500 kB per CPU");
+				for (i = 0; i < res->nr; i++) {
+					struct shm_rec *r = &res->rec[i].shm;
+					struct point *p = &points[index[mode] + i];
+
+					series_add(&p->s[SHM_TOTAL], r->pagetables_kb);
+					series_add(&p->s[SHM_VMPTE], r->vmpte_kb);
+					series_add(&p->s[SHM_FIRST],
+						   (double)r->first_ns / tables);
+					series_add(&p->s[SHM_AGAIN],
+						   (double)r->again_ns / tables);
+					series_add(&p->s[SHM_PUNCH], r->punch_ns);
+					series_add(&p->s[SHM_EXIT], r->exit_ns);
+					series_add(&p->shared, r->joined);
+					check_joined(&job, r->joined, p->number);
+				}
+			}
+		}
+	}
+	check_quiet();
+}
+
+static void print_shm(FILE *f)
+{
+	struct table t;
+	char a[32], r[32];
+	size_t i;
+	int m;
+
+	fprintf(f, "\nmemory that processes share, the last one %s %u page%s of each table\n",
+		opt.write ? "writes" : "reads", opt.pages, opt.pages > 1 ? "s" : "");
+	table_start(&t, 0);
+	table_add(&t, "size");
+	table_add(&t, "children");
+	table_add(&t, "mode");
+	for (m = 0; shm_metric[m].name; m++)
+		table_add(&t, "%s%s", shm_metric[m].name,
+			  shm_metric[m].dim == DIM_KB ? ", kB" : "");
+	table_end_row(&t);
+	for (i = 0; i < nr_points; i++) {
+		const struct point *p = &points[i], *off;
+
+		table_add(&t, "%s", fmt_size(a, sizeof(a), p->size));
+		table_add(&t, "%u", p->number);
+		table_add(&t, "%s", mode_name[p->mode]);
+		for (m = 0; shm_metric[m].name; m++) {
+			double v = series_summary(&p->s[m]).median;
+
+			if (shm_metric[m].dim == DIM_KB)
+				table_add(&t, "%.0f", v);
+			else
+				table_add(&t, "%s", fmt_time(a, sizeof(a), v, opt.unit));
+		}
+		table_end_row(&t);
+		off = p->mode == MODE_ON ? point_other(p, MODE_OFF) : NULL;
+		if (!off)
+			continue;
+		table_add(&t, " ");
+		table_add(&t, " ");
+		table_add(&t, "off/on");
+		for (m = 0; shm_metric[m].name; m++)
+			table_add(&t, "%s", shm_metric[m].ratio ?
+				  fmt_ratio(r, sizeof(r),
+					    quotient(series_summary(&off->s[m]).median,
+						     series_summary(&p->s[m]).median)) :
+				  " ");
+		table_end_row(&t);
+	}
+	table_print(&t, f);
+	fputs("\npagetables: growth of PageTables by all children; medians\n", f);
+	fputs("first_touch, second_touch: of the last child, by table\n", f);
+	fputs("hole_punch: a page is given back that all have mapped\n", f);
+	fputs("exit: of the last child, until it is reaped\n", f);
+}
+
+/*
  * micro
  */
 static const struct metric micro_metric[] = {
@@ -1238,7 +1393,8 @@ static void print_json(FILE *f)
 		if (p->ops) {
 			json_int(&j, "ops", p->ops);
 			json_str(&j, "op", opt.cmd->run == run_window ?
-				 "page table written" : "page written");
+				 "page table written" : opt.cmd->run == run_shm ?
+				 "page table touched" : "page written");
 		}
 		json_num(&j, "shared_tables_median",
 			 series_summary(&p->shared).median);
@@ -1302,6 +1458,10 @@ static void check_modes(void)
 			drop_mode(MODE_ON, "no fork shares; as root: echo prctl > %s",
 				  COWPTE_SYSFS_ENABLED);
 	}
+	if (opt.modes & BIT(MODE_ON) && opt.cmd->run == run_shm &&
+	    cowpte_filemode() != COWPTE_SYS_PRCTL)
+		drop_mode(MODE_ON, "not for opted-in processes; as root: echo prctl > %s",
+			  COWPTE_SYSFS_FILE);
 	if (opt.modes & BIT(MODE_OFF) && host.sysmode == COWPTE_SYS_ALWAYS)
 		drop_mode(MODE_OFF, "every fork shares; as root: echo prctl > %s",
 			  COWPTE_SYSFS_ENABLED);
@@ -1544,6 +1704,8 @@ enum {
 	OPT_SEED,
 	OPT_EVERY,
 	OPT_COLD,
+	OPT_PAGES,
+	OPT_WRITE,
 	OPT_CHILDREN,
 	OPT_OPS,
 	OPT_LOOPS,
@@ -1662,6 +1824,31 @@ static error_t parse_memory(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+static const struct argp_option shm_options[] = {
+	{ "children", OPT_CHILDREN, "LIST", 0,
+	  "Numbers of children that use the memory, rising (default 1,2,4,8,16)", 0 },
+	{ "pages", OPT_PAGES, "N", 0,
+	  "Pages of each page table that they touch (default 1)", 0 },
+	{ "write", OPT_WRITE, NULL, 0, "They write to them, instead of reading", 0 },
+	{ 0 }
+};
+
+static error_t parse_shm(int key, char *arg, struct argp_state *state)
+{
+	switch (key) {
+	case OPT_PAGES:
+		opt.pages = number_arg(state, "--pages", arg, 1,
+				       table_span() / sysconf(_SC_PAGESIZE));
+		break;
+	case OPT_WRITE:
+		opt.write = true;
+		break;
+	default:
+		return parse_memory(key, arg, state);
+	}
+	return 0;
+}
+
 static void one_op(const struct argp_state *state, const char *part)
 {
 	unsigned int op;
@@ -1776,6 +1963,13 @@ static const struct argp memory_argp = {
 	EXIT_DOC, with_common, NULL, NULL
 };
 
+static const struct argp shm_argp = {
+	shm_options, parse_shm, "",
+	"What memory costs that many processes share: page tables, the first touch by "
+	"one more process, a hole in it, the end of a process."
+	EXIT_DOC, with_common, NULL, NULL
+};
+
 static const struct argp micro_argp = {
 	micro_options, parse_micro, "",
 	MICRO_DOC EXIT_DOC, with_common, NULL, NULL
@@ -1786,6 +1980,7 @@ static const struct command commands[] = {
 	{ "fault", fault_metric, run_fault, print_fault, &fault_argp },
 	{ "window", window_metric, run_window, print_window, &window_argp },
 	{ "memory", memory_metric, run_memory, print_memory, &memory_argp },
+	{ "shm", shm_metric, run_shm, print_shm, &shm_argp },
 	{ "micro", micro_metric, run_micro, print_micro, &micro_argp },
 };
 
@@ -1820,7 +2015,7 @@ static error_t parse_main(int key, char *arg, struct argp_state *state)
 		parse_command(state, arg);
 		break;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: fork, fault, window, memory or micro");
+		argp_error(state, "a command is missing: fork, fault, window, memory, shm or micro");
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -1836,6 +2031,7 @@ static const struct argp main_argp = {
 	"  fault     time to write memory again after fork\n"
 	"  window    the same step by step: during the child's life, at its end, after it\n"
 	"  memory    page-table memory by number of children\n"
+	"  shm       memory that many processes share: page tables, first touch\n"
 	"  micro     fork, exec, exit, faults, mmap, mprotect of a small process\n\n"
 	"'cowpte-bench COMMAND --help' lists the options of a command."
 	EXIT_DOC, NULL, NULL, NULL
@@ -1907,6 +2103,7 @@ int main(int argc, char **argv)
 	opt.alive = 3;
 	opt.seed = 1;
 	opt.every = 1;
+	opt.pages = 1;
 	argp_err_exit_status = EXIT_USAGE;
 	argp_program_version = "cowpte-bench " COWPTE_VERSION;
 	argp_parse(&main_argp, argc, argv, ARGP_IN_ORDER, NULL, NULL);

@@ -83,6 +83,7 @@ void job_fail(struct result *res, int error, const char *fmt, ...)
  */
 static unsigned char *map_memory(const struct job *job, struct result *res)
 {
+	int kind = job->kind == JOB_SHM ? MAP_SHARED | MAP_NORESERVE : MAP_PRIVATE;
 	size_t whole = (job->size + span - 1) / span * span;
 	uintptr_t base;
 	unsigned char *reserve, *p;
@@ -97,9 +98,11 @@ static unsigned char *map_memory(const struct job *job, struct result *res)
 	munmap(reserve, whole + span);
 
 	p = mmap((void *)base, job->size, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		 kind | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (p == MAP_FAILED)
 		job_fail(res, errno, "cannot map %zu bytes", job->size);
+	if (job->kind == JOB_SHM)
+		return p;
 
 	/* A kernel without THP gives small pages whether asked or not. */
 	if (madvise(p, job->size, job->thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) &&
@@ -531,6 +534,97 @@ static void memory_job(const struct job *job, struct result *res)
 		reap(pids[i], true, res);
 }
 
+/* The first pages of each table; the time of all together. */
+static __u64 touch_tables(const struct job *job, unsigned char *p, bool write)
+{
+	__u64 t0 = now();
+	size_t off, i;
+
+	for (off = 0; off + span <= job->size; off += span) {
+		for (i = 0; i < job->pages; i++) {
+			if (write)
+				touch(p + off + i * page_size, i);
+			else
+				__atomic_load_n(p + off + i * page_size,
+						__ATOMIC_RELAXED);
+		}
+	}
+	return now() - t0;
+}
+
+/* A child touches the memory, says how long that took, and stays. */
+static pid_t fork_user(const struct job *job, unsigned char *p,
+		       struct result *res, struct shm_rec *rec)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	if (pid < 0)
+		job_fail(res, errno, "fork");
+	if (!pid) {
+		/* Or the parent, which waits, takes the CPU now and then. */
+		if (job->fifo && !set_fifo(true))
+			job_fail(res, errno, "SCHED_FIFO");
+		now();
+		rec->first_ns = touch_tables(job, p, job->write);
+		rec->again_ns = touch_tables(job, p, job->write);
+		set_fifo(false);
+		idle_child(parent);
+	}
+	wait_idle(pid, res);
+	return pid;
+}
+
+/*
+ * Many processes use memory that the first one has made. What the last of them
+ * pays for it, and what it costs to give a page of it back.
+ */
+static void shm_job(const struct job *job, unsigned char *p, struct result *res)
+{
+	unsigned int n = job->children[job->nr_children - 1];
+	struct cowpte_vmstat before, after;
+	unsigned int i, forked = 0;
+	__s64 base;
+	pid_t *pids;
+	__u64 t0;
+
+	pids = mmap(NULL, n * sizeof(*pids), PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (pids == MAP_FAILED)
+		job_fail(res, errno, "cannot map the list of children");
+
+	touch_tables(job, p, true);
+	counters(&before);
+	base = pagetables_kb(res);
+	for (i = 0; i < job->nr_children; i++) {
+		struct shm_rec *rec = &res->rec[i].shm;
+		unsigned char *page = p + i % (job->size / span) * span;
+		unsigned long long kb;
+
+		while (forked < job->children[i])
+			pids[forked++] = fork_user(job, p, res, rec);
+		rec->pagetables_kb = pagetables_kb(res) - base;
+		if (!status_kb(pids[forked - 1], "VmPTE", &kb))
+			rec->vmpte_kb = kb;
+		counters(&after);
+		rec->joined = after.join - before.join;
+
+		t0 = now();
+		if (madvise(page, page_size, MADV_REMOVE))
+			job_fail(res, errno, "MADV_REMOVE");
+		rec->punch_ns = now() - t0;
+		touch(page, 1);
+
+		t0 = now();
+		reap(pids[--forked], true, res);
+		rec->exit_ns = now() - t0;
+		res->nr++;
+	}
+	for (i = 0; i < forked; i++)
+		kill(pids[i], SIGKILL);
+	for (i = 0; i < forked; i++)
+		reap(pids[i], true, res);
+}
+
 static void __noreturn
 worker(const struct job *job, struct result *res, pid_t harness)
 {
@@ -585,6 +679,9 @@ worker(const struct job *job, struct result *res, pid_t harness)
 		break;
 	case JOB_MEMORY:
 		memory_job(job, res);
+		break;
+	case JOB_SHM:
+		shm_job(job, p, res);
 		break;
 	case JOB_MICRO:
 		micro_job(job, res);

@@ -14,7 +14,7 @@
 
 #include "common.h"
 
-enum job_kind { JOB_FORK, JOB_FAULT, JOB_WINDOW, JOB_MEMORY, JOB_MICRO };
+enum job_kind { JOB_FORK, JOB_FAULT, JOB_WINDOW, JOB_MEMORY, JOB_SHM, JOB_MICRO };
 
 /* Which pages a fault job writes. */
 enum pattern {
@@ -33,7 +33,7 @@ enum child {
 
 struct job {
 	enum job_kind kind;
-	size_t size;		/* bytes of anonymous memory to map and fill */
+	size_t size;		/* bytes of anonymous memory to map; all but shm fill them */
 	bool on;		/* share page tables at fork */
 	bool can_switch;	/* the kernel has the prctl */
 	bool thp;		/* ask for huge pages, else forbid them */
@@ -54,9 +54,13 @@ struct job {
 	unsigned int every;		/* the first of so many tables is written */
 	bool cold;			/* what the kernel knows of pages is not cached */
 
-	/* JOB_MEMORY */
+	/* JOB_MEMORY and JOB_SHM */
 	const unsigned int *children;	/* numbers of children, rising */
 	unsigned int nr_children;
+
+	/* JOB_SHM */
+	unsigned int pages;		/* touched of each table */
+	bool write;			/* by writing to them */
 
 	/* JOB_MICRO */
 	unsigned long ops;		/* one bit for each operation */
@@ -101,6 +105,16 @@ struct memory_rec {
 	__u64 shared;	/* by all forks so far */
 };
 
+struct shm_rec {
+	__s64 pagetables_kb;	/* growth of PageTables: by all children */
+	__u64 vmpte_kb;		/* of the last child */
+	__u64 first_ns;		/* the last child touches the memory */
+	__u64 again_ns;		/* once more */
+	__u64 punch_ns;		/* a page is given back that all have mapped */
+	__u64 exit_ns;		/* from the end of the last child until it is reaped */
+	__u64 joined;		/* tables, by all children */
+};
+
 struct micro_rec {
 	double time;		/* of one operation, ns */
 };
@@ -110,6 +124,7 @@ union record {
 	struct fault_rec fault;
 	struct window_rec window;
 	struct memory_rec memory;
+	struct shm_rec shm;
 	struct micro_rec micro;
 };
 

@@ -199,6 +199,8 @@ static void joined(enum cow_mode mode, long before, long least)
 }
 
 /* The four of them; all have looked at every page */
+static void race_start(void);
+
 static const char *start(enum cow_mode mode, enum backing what)
 {
 	long before = cow_vmstat("cow_pte_join");
@@ -207,6 +209,7 @@ static const char *start(enum cow_mode mode, enum backing what)
 
 	if (unsupported())
 		return unsupported();
+	race_start();
 	cow_world_start(mode);
 	set_file_mode(mode == COW_ON ? "prctl" : "never");
 	if (cow_call(FIRST, call_make, what))
@@ -250,7 +253,7 @@ static void log_all(void)
 }
 
 /* Each writes some pages, and each sees what it and the others have written */
-static void use(void)
+static void use(bool poisoned)
 {
 	unsigned int i;
 
@@ -259,8 +262,9 @@ static void use(void)
 		if (cow_proc[i].alive)
 			cow_call(i, call_write, i, NR_WHO + 1);
 	log_all();
+	/* What is poisoned smaps counts, and the counters do not */
 	for (i = 0; i < NR_WHO; i++)
-		if (cow_proc[i].alive)
+		if (cow_proc[i].alive && !poisoned)
 			cow_check_rss(i);
 }
 
@@ -626,14 +630,17 @@ static const char *run_op(enum cow_mode mode, const void *arg)
 	if (why)
 		return why;
 	cow_call(oc->who, call_op, (long)oc, 0);
-	use();
+	use(oc->run == op_poison);
 	if (oc->finish) {
 		cow_call(oc->who, call_op, (long)oc, 1);
-		use();
+		use(false);
 	}
-	child = cow_fork(oc->who, COW_FORK);
-	cow_call(child, call_log, child);
-	cow_exit(child);
+	/* A child without the table gets a poisoned page from the disk again */
+	if (oc->run != op_poison) {
+		child = cow_fork(oc->who, COW_FORK);
+		cow_call(child, call_log, child);
+		cow_exit(child);
+	}
 	stop();
 	return NULL;
 }
@@ -667,13 +674,13 @@ static const char *run_tables(enum cow_mode mode, const void *arg)
 	published = cow_vmstat("cow_pte_publish") - published;
 	if (published != (mode == COW_ON ? TABLES : 0))
 		cow_fail("%ld tables published", published);
-	use();
+	use(false);
 	/* The last one that has them keeps them */
 	cow_exit(FIRST);
-	use();
+	use(false);
 	cow_exit(CHILD);
 	cow_exit(STRANGER);
-	use();
+	use(false);
 	stop();
 	return NULL;
 }
@@ -720,6 +727,11 @@ static long call_log_pagemap(const long *arg)
 	return 0;
 }
 
+static long call_populate(const long *arg)
+{
+	return madvise(T(0), LEN, arg[0]);
+}
+
 static const char *run_told(enum cow_mode mode, const void *arg)
 {
 	const char *why = start(mode, *(const enum backing *)arg);
@@ -727,6 +739,10 @@ static const char *run_told(enum cow_mode mode, const void *arg)
 
 	if (why)
 		return why;
+	/* What else faults map depends on who takes them */
+	must(FIRST, call_populate, MADV_POPULATE_WRITE, 0, "populating");
+	for (i = 0; i < NR_WHO; i++)
+		must(i, call_populate, MADV_POPULATE_READ, 0, "populating");
 	for (i = 0; i < NR_WHO; i++) {
 		must(i, call_log_smaps, 0, 0, "smaps");
 		must(i, call_log_pagemap, 0, 0, "pagemap");
@@ -881,6 +897,17 @@ static __u64 *counter(unsigned int who, unsigned int i)
 	return (__u64 *)(PAGE_OF(i) + (who + 1) * 64);
 }
 
+/* Before there are processes, for all to have it */
+static void race_start(void)
+{
+	if (!race)
+		race = mmap(NULL, sizeof(*race), RW, MAP_SHARED | MAP_ANONYMOUS,
+			    -1, 0);
+	if (race == MAP_FAILED)
+		cow_fail("mmap: %s", strerror(errno));
+	memset(race, 0, sizeof(*race));
+}
+
 static void count_up(unsigned int who)
 {
 	unsigned int i;
@@ -1003,10 +1030,6 @@ static void start_workers(bool come)
 {
 	unsigned int i;
 
-	if (!race)
-		race = mmap(NULL, sizeof(*race), RW, MAP_SHARED | MAP_ANONYMOUS,
-			    -1, 0);
-	memset(race, 0, sizeof(*race));
 	for (i = 0; i < NR_WHO; i++)
 		must(i, call_start_worker, i, come, "starting a worker");
 }
@@ -1128,7 +1151,7 @@ static const char *run_come_and_go(enum cow_mode mode, const void *arg)
 		must(i % NR_WHO, call_cut, cow_random(&seed) % 10000, 0, "cutting");
 	stop_workers();
 	must(FIRST, call_write_all, 0, 0, "writing");
-	use();
+	use(false);
 	stop();
 	return NULL;
 }
