@@ -20,6 +20,7 @@
 #define COW_PTE_BORROWS		BIT(5)	/* pt_cow_loan is the lender */
 #define COW_PTE_WALKED		BIT(6)	/* lends no more: a walk may be under way */
 #define COW_PTE_FILE		BIT(7)	/* of a file, in pt_cow_pool */
+#define COW_PTE_POISONED	BIT(8)	/* with it: there are entries for failed memory */
 #define COW_PTE_MIXED_SHIFT	8
 #define COW_PTE_MIXED		(0xffUL << COW_PTE_MIXED_SHIFT)
 #define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))

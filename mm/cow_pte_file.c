@@ -27,6 +27,7 @@
 #define pr_fmt(fmt) "cow_pte: " fmt
 
 #include <linux/mm.h>
+#include <linux/cred.h>
 #include <linux/dax.h>
 #include <linux/fs.h>
 #include <linux/hugetlb.h>
@@ -34,7 +35,9 @@
 #include <linux/mmu_notifier.h>
 #include <linux/pgalloc.h>
 #include <linux/rhashtable.h>
+#include <linux/sched/coredump.h>
 #include <linux/shmem_fs.h>
+#include <linux/user_namespace.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/vmstat.h>
 #include <linux/xarray.h>
@@ -63,7 +66,10 @@ struct cow_pte_key {
 	unsigned long prot;
 	unsigned long flags;
 	unsigned long base;		/* where the file's first page would be */
-	struct cow_pte_family *family;	/* see cow_pte_file_key() */
+	struct cow_pte_family *family;	/* or who it is, see cow_pte_file_key() */
+	unsigned long uid;
+	unsigned long user_ns;
+	u64 caps;
 };
 
 /*
@@ -106,6 +112,10 @@ static bool cow_pte_file_vma(struct vm_area_struct *vma)
 	    !(vma->vm_flags & VM_MAYSHARE) || is_cow_mapping(vma->vm_flags) ||
 	    (vma->vm_flags & COW_PTE_NO_FILE_VMA))
 		return false;
+	/* The server of a network file system wants to know who it is that writes. */
+	if ((vma->vm_flags & VM_MAYWRITE) && vma->vm_ops->page_mkwrite &&
+	    !file_inode(vma->vm_file)->i_sb->s_bdev)
+		return false;
 	/* SysV shared memory has no ->map_pages() of its own. */
 	if (vma->vm_ops->map_pages != filemap_map_pages &&
 	    !shmem_mapping(vma->vm_file->f_mapping))
@@ -140,22 +150,31 @@ static unsigned long cow_pte_file_base(struct vm_area_struct *vma)
 
 /*
  * Pages that are present, or accessed, tell what others read.  Who could write the
- * file may know that of all who could, as with mincore(); others only of their
- * relatives, who have the file from the same parent.
+ * file may know that of all who could, as with mincore().  But that there is a table
+ * also tells where others have mapped the file: that may know who could ask /proc.
+ * All others share with their relatives, who have both from the same parent.
  *
  * Return: false if there is nobody to share with.
  */
 static bool cow_pte_file_key(struct vm_area_struct *vma, struct cow_pte_key *key)
 {
+	const struct cred *cred = current_cred();
+	struct mm_struct *mm = vma->vm_mm;
+
+	memset(key, 0, sizeof(*key));
 	key->mapping = vma->vm_file->f_mapping;
 	key->vm_ops = vma->vm_ops;
 	key->prot = pgprot_val(vma->vm_page_prot);
 	key->flags = vma->vm_flags;
 	key->base = cow_pte_file_base(vma);
-	key->family = NULL;
-	if (vma->vm_flags & VM_MAYWRITE)
+	if ((vma->vm_flags & VM_MAYWRITE) && mm == current->mm &&
+	    get_dumpable(mm) == SUID_DUMP_USER) {
+		key->uid = __kuid_val(cred->uid);
+		key->user_ns = cred->user_ns->ns.inum;
+		key->caps = cred->cap_permitted.val;
 		return true;
-	key->family = READ_ONCE(vma->vm_mm->cow_pte.family);
+	}
+	key->family = READ_ONCE(mm->cow_pte.family);
 	return key->family;
 }
 
@@ -225,25 +244,29 @@ static unsigned long cow_pte_pool_index(const struct cow_pte_key *key,
  */
 
 /*
- * Join a table that was found in the pool, in an RCU read-side section.  It may
- * have been unpublished since, but not freed.
+ * Join a table that is found in the pool, in an RCU read-side section.  It may be
+ * unpublished meanwhile, but not freed.  With @filled, only if there is something in
+ * it: otherwise a huge page may be better.
  * Return: false if there is still nothing behind the PMD entry.
  */
 static bool cow_pte_file_join(struct mm_struct *mm, pmd_t *pmd,
-			      struct cow_pte_pool *pool, unsigned long slot)
+			      struct cow_pte_pool *pool, unsigned long slot,
+			      bool filled)
 {
 	unsigned long index = cow_pte_pool_index(&pool->key, slot);
 	struct ptdesc *ptdesc = xa_load(&pool->tables, index);
 	spinlock_t *pml, *ptl;
 	bool present;
 
-	if (!ptdesc)
+	if (!ptdesc || (filled && !READ_ONCE(ptdesc->pt_cow_delta[MM_FILEPAGES]) &&
+			!READ_ONCE(ptdesc->pt_cow_delta[MM_SHMEMPAGES])))
 		return false;
 	pml = pmd_lock(mm, pmd);
 	if (pmd_none(*pmd)) {
 		ptl = ptlock_ptr(ptdesc);
 		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
-		if (xa_load(&pool->tables, index) == ptdesc) {
+		if (xa_load(&pool->tables, index) == ptdesc &&
+		    !(ptdesc->pt_cow_word & COW_PTE_POISONED)) {
 			ptdesc->pt_cow_sharers++;
 			ptdesc->pt_cow_word &= ~COW_PTE_FAR;
 			pmdp_table_publish(mm, pmd, ptdesc_address(ptdesc));
@@ -271,7 +294,7 @@ void __cow_pte_file_fault(struct vm_fault *vmf)
 	rcu_read_lock();
 	pool = cow_pte_pool_find(&key);
 	if (pool)
-		cow_pte_file_join(vma->vm_mm, vmf->pmd, pool, slot);
+		cow_pte_file_join(vma->vm_mm, vmf->pmd, pool, slot, true);
 	rcu_read_unlock();
 }
 
@@ -335,7 +358,7 @@ bool __cow_pte_file_install(struct vm_fault *vmf)
 	err = cow_pte_file_publish(vmf, pool, slot);
 	if (err == -EBUSY) {
 		rcu_read_lock();
-		if (cow_pte_file_join(vma->vm_mm, vmf->pmd, pool, slot))
+		if (cow_pte_file_join(vma->vm_mm, vmf->pmd, pool, slot, false))
 			err = 0;
 		rcu_read_unlock();
 		cow_pte_pool_put(pool);
@@ -358,7 +381,8 @@ static void cow_pte_file_unpublish(struct mm_struct *mm, pmd_t *pmd,
 {
 	struct cow_pte_pool *pool = ptdesc->pt_cow_pool;
 
-	xa_erase(&pool->tables, cow_pte_pool_index(&pool->key, slot));
+	WARN_ON_ONCE(xa_erase(&pool->tables,
+			      cow_pte_pool_index(&pool->key, slot)) != ptdesc);
 	cow_pte_take_delta(mm, ptdesc, slot);
 	/* Reclaim may not have flushed yet, and does not know this mm. */
 	if (ptdesc->pt_cow_word & COW_PTE_UNFLUSHED)
@@ -519,6 +543,32 @@ void cow_pte_file_leave_slot(struct mm_struct *mm, pmd_t *pmd,
 	i_mmap_unlock_write(mapping);
 }
 
+/*
+ * A VMA without VM_SOFTDIRTY that merges with one that has it takes the flag from it,
+ * and others may have writable entries in its tables.
+ */
+static void cow_pte_file_modify_neighbour(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, addr);
+
+	if (!vma || !(vma->vm_flags & VM_MAYSHARE) || vma_soft_dirty_enabled(vma))
+		return;
+	vma_start_write(vma);
+	cow_pte_file_leave(vma, vma->vm_start, vma->vm_end);
+}
+
+void __cow_pte_file_modify(struct vm_area_struct *vma, unsigned long start,
+			   unsigned long end)
+{
+	/* Nobody joins from here on. */
+	vma_start_write(vma);
+	cow_pte_file_leave(vma, start, end);
+	if (vma_soft_dirty_enabled(vma)) {
+		cow_pte_file_modify_neighbour(vma->vm_mm, vma->vm_start - 1);
+		cow_pte_file_modify_neighbour(vma->vm_mm, vma->vm_end);
+	}
+}
+
 void __cow_pte_file_leave_all(struct mm_struct *mm)
 {
 	struct vm_area_struct *vma;
@@ -536,8 +586,56 @@ void __cow_pte_file_leave_all(struct mm_struct *mm)
 }
 
 /*
- * Flush
+ * Zap and flush
  */
+
+void __cow_pte_file_poison(struct ptdesc *ptdesc)
+{
+	if (ptdesc->pt_cow_word & COW_PTE_FILE)
+		ptdesc->pt_cow_word |= COW_PTE_POISONED;
+}
+
+/*
+ * Thousands of VMAs may have one table, and truncation visits each of them.  The
+ * first visit empties it for all: it leaves in the table which zap that was, and the
+ * others pass by.  Nobody leaves or gives up a table meanwhile (F4), and who fills it
+ * again does so under the rules for a fault after the visit.
+ */
+#define COW_PTE_PASS_SHIFT	16
+
+bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
+			   unsigned long nr, unsigned long *pass)
+{
+	unsigned long addr = vma->vm_start + (first << PAGE_SHIFT);
+	unsigned long end = addr + (nr << PAGE_SHIFT);
+	static atomic_long_t passes;
+	struct ptdesc *ptdesc;
+	spinlock_t *ptl;	/* the table's */
+	bool zapped = true;
+	pmd_t *pmd, pmdval;
+
+	if (!*pass)
+		*pass = atomic_long_inc_return(&passes) << COW_PTE_PASS_SHIFT;
+	for (; (pmd = cow_pte_next_pmd(vma->vm_mm, &addr, end));
+	     addr = pmd_addr_end(addr, end)) {
+		pmdval = pmdp_get_lockless(pmd);
+		if (!pmd_table_published(pmdval)) {
+			zapped = zapped && pmd_none(pmdval);
+			continue;
+		}
+		ptdesc = pmd_table_ptdesc(pmdval);
+		if (!((READ_ONCE(ptdesc->pt_cow_word) ^ *pass) >> COW_PTE_PASS_SHIFT))
+			continue;
+		zapped = false;
+		ptl = ptlock_ptr(ptdesc);
+		spin_lock(ptl);
+		/* A table can be joined or published meanwhile, but not left. */
+		ptdesc->pt_cow_word &= BIT(COW_PTE_PASS_SHIFT) - 1;
+		ptdesc->pt_cow_word |= *pass;
+		spin_unlock(ptl);
+	}
+	return zapped;
+}
 
 /*
  * The other sharers are found as those who map this part of the file at the same

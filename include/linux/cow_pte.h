@@ -71,6 +71,20 @@ struct cow_pte_view {
 #endif
 };
 
+/**
+ * struct cow_pte_seen - the last table that a walk of a folio's mappings met
+ * @ptdesc: the table
+ * @vma: through which VMA it was met first
+ *
+ * Zeroed by who begins the walk.
+ */
+struct cow_pte_seen {
+#ifdef CONFIG_COW_PTE
+	struct ptdesc *ptdesc;
+	struct vm_area_struct *vma;
+#endif
+};
+
 #ifdef CONFIG_COW_PTE
 
 #include <linux/sched/coredump.h>
@@ -548,6 +562,28 @@ static inline bool cow_pte_shared(pte_t *ptep)
 }
 
 /**
+ * cow_pte_again - has a walk met the entry in the table of another process before?
+ * @seen: what the walk has met last
+ * @vma: where it is
+ * @ptep: the entry, whose table's lock is held; NULL: a PMD entry maps the page
+ *
+ * For who counts mappings: all who share a table have one.
+ *
+ * Return: true if the entry does not count again.
+ */
+static inline bool cow_pte_again(struct cow_pte_seen *seen,
+				 struct vm_area_struct *vma, pte_t *ptep)
+{
+	if (!ptep || !cow_pte_shared(ptep))
+		return false;
+	if (seen->ptdesc == virt_to_ptdesc(ptep) && seen->vma != vma)
+		return true;
+	seen->ptdesc = virt_to_ptdesc(ptep);
+	seen->vma = vma;
+	return false;
+}
+
+/**
  * cow_pte_mm_rss - the counters of an mm, to be shown to users
  * @mm: the mm, which has users
  * @rss: the counters, in pages
@@ -964,6 +1000,12 @@ static __always_inline bool cow_pte_shared(pte_t *ptep)
 	return false;
 }
 
+static __always_inline bool cow_pte_again(struct cow_pte_seen *seen,
+					  struct vm_area_struct *vma, pte_t *ptep)
+{
+	return false;
+}
+
 static __always_inline void cow_pte_view(struct cow_pte_view *view,
 					 struct mm_struct *mm, pte_t *ptep)
 {
@@ -1064,6 +1106,11 @@ void __cow_pte_file_leave(struct vm_area_struct *vma, unsigned long start,
 void __cow_pte_file_unmap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 			  unsigned long start, unsigned long end);
 void __cow_pte_file_leave_all(struct mm_struct *mm);
+void __cow_pte_file_modify(struct vm_area_struct *vma, unsigned long start,
+			   unsigned long end);
+void __cow_pte_file_poison(struct ptdesc *ptdesc);
+bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
+			   unsigned long nr, unsigned long *pass);
 
 /**
  * cow_pte_file_fault - join the table of a file, if there is one
@@ -1141,10 +1188,36 @@ static inline void cow_pte_file_leave(struct vm_area_struct *vma,
 static inline void cow_pte_file_modify(struct vm_area_struct *vma,
 				       unsigned long start, unsigned long end)
 {
-	if (!cow_pte_enabled() || !(vma->vm_flags & VM_MAYSHARE))
-		return;
-	vma_start_write(vma);
-	cow_pte_file_leave(vma, start, end);
+	if (cow_pte_enabled() && (vma->vm_flags & VM_MAYSHARE))
+		__cow_pte_file_modify(vma, start, end);
+}
+
+/**
+ * cow_pte_file_joined - has a fault brought the table of a file meanwhile?
+ * @pmd: the entry; the lock of the table behind it is held
+ * @details: as for zap_pte_range(), NULL for who changes permissions
+ *
+ * For who has looked whether the table is for one mm to change before it took the
+ * lock.
+ *
+ * Return: true if it must not be changed.
+ */
+static inline bool cow_pte_file_joined(pmd_t *pmd, struct zap_details *details)
+{
+	return cow_pte_enabled() && !cow_pte_zap_by_offset(details) &&
+	       pmd_table_published(pmdp_get_lockless(pmd));
+}
+
+/**
+ * cow_pte_file_poison - an entry says that memory has failed
+ * @ptep: the entry, whose table's lock is held
+ *
+ * Those who have the table shall know; others have never had the page.
+ */
+static inline void cow_pte_file_poison(pte_t *ptep)
+{
+	if (cow_pte_enabled() && ptdesc_cow_pte(virt_to_ptdesc(ptep)))
+		__cow_pte_file_poison(virt_to_ptdesc(ptep));
 }
 
 /**
@@ -1176,6 +1249,26 @@ static inline void cow_pte_file_leave_all(struct mm_struct *mm)
 {
 	if (cow_pte_enabled())
 		__cow_pte_file_leave_all(mm);
+}
+
+/**
+ * cow_pte_file_zapped - has a zap by file offset been here before?
+ * @vma: a VMA of the file, whose i_mmap_rwsem is held
+ * @first: first page of it that is to be zapped
+ * @nr: number of pages
+ * @pass: which zap it is; 0 with the first VMA
+ *
+ * The tables of this VMA may be those of one that was zapped before.  If not, they
+ * count as zapped from here on.
+ *
+ * Return: true if nothing is left to do for this VMA.
+ */
+static inline bool cow_pte_file_zapped(struct vm_area_struct *vma,
+				       unsigned long first, unsigned long nr,
+				       unsigned long *pass)
+{
+	return cow_pte_file_any(vma->vm_mm) &&
+	       __cow_pte_file_zapped(vma, first, nr, pass);
 }
 
 /**
@@ -1224,6 +1317,16 @@ static __always_inline void cow_pte_file_modify(struct vm_area_struct *vma,
 {
 }
 
+static __always_inline bool cow_pte_file_joined(pmd_t *pmd,
+						struct zap_details *details)
+{
+	return false;
+}
+
+static __always_inline void cow_pte_file_poison(pte_t *ptep)
+{
+}
+
 static __always_inline void cow_pte_file_unmap(struct mmu_gather *tlb,
 					       struct vm_area_struct *vma,
 					       unsigned long start,
@@ -1234,6 +1337,14 @@ static __always_inline void cow_pte_file_unmap(struct mmu_gather *tlb,
 
 static __always_inline void cow_pte_file_leave_all(struct mm_struct *mm)
 {
+}
+
+static __always_inline bool cow_pte_file_zapped(struct vm_area_struct *vma,
+						unsigned long first,
+						unsigned long nr,
+						unsigned long *pass)
+{
+	return false;
 }
 
 static __always_inline void cow_pte_add_file_counter(struct vm_area_struct *vma,

@@ -635,12 +635,10 @@ static const char *run_op(enum cow_mode mode, const void *arg)
 		cow_call(oc->who, call_op, (long)oc, 1);
 		use(false);
 	}
-	/* A child without the table gets a poisoned page from the disk again */
-	if (oc->run != op_poison) {
-		child = cow_fork(oc->who, COW_FORK);
-		cow_call(child, call_log, child);
-		cow_exit(child);
-	}
+	/* Who comes later; a poisoned page it gets from the disk again */
+	child = cow_fork(oc->who, COW_FORK);
+	cow_call(child, call_log, child);
+	cow_exit(child);
 	stop();
 	return NULL;
 }
@@ -867,6 +865,48 @@ TEST_F_TIMEOUT(tables, told, 120)
 	COW_REPORT(cow_run(run_told, &what));
 }
 
+/* That somebody has the file at an address is not for everybody to find out */
+static long call_setuid(const long *arg)
+{
+	return setgid(arg[0]) || setuid(arg[0]) ||
+	       prctl(PR_SET_DUMPABLE, arg[1], 0, 0, 0);
+}
+
+static const char *run_other_user(enum cow_mode mode, const void *arg)
+{
+	bool dumpable = *(const bool *)arg;
+	long joins;
+
+	if (unsupported())
+		return unsupported();
+	cow_world_start(mode);
+	set_file_mode("prctl");
+	must(FIRST, call_make, MEMFD, 0, "making");
+	/* No relatives */
+	must(FIRST, call_opt, 0, 0, "prctl");
+	cow_fork(FIRST, COW_FORK);
+	cow_fork(FIRST, COW_FORK);
+	must(FIRST, call_opt, mode == COW_ON, 0, "prctl");
+	must(STRANGER, call_opt, mode == COW_ON, 0, "prctl");
+	must(CHILD, call_opt, mode == COW_ON, 0, "prctl");
+	must(FIRST, call_map, RW, 0, "mapping");
+	must(FIRST, call_write_all, 0, 0, "writing");
+	must(STRANGER, call_setuid, dumpable ? 65534 : 0, dumpable, "setuid");
+	joins = cow_vmstat("cow_pte_join");
+	must(STRANGER, call_map, RW, 0, "mapping");
+	must(STRANGER, call_touch, 0, 0, "reading");
+	if (cow_vmstat("cow_pte_join") != joins)
+		cow_fail("joined the tables of another user");
+	/* As he would have, who is the same user */
+	must(CHILD, call_map, RW, 0, "mapping");
+	must(CHILD, call_touch, 0, 0, "reading");
+	if (mode == COW_ON && cow_vmstat("cow_pte_join") - joins != TABLES)
+		cow_fail("has not joined");
+	cow_world_stop();
+	set_file_mode("never");
+	return NULL;
+}
+
 FIXTURE(with_whom) {
 };
 
@@ -881,6 +921,20 @@ TEST_F_TIMEOUT(with_whom, readonly_family_only, 120)
 TEST_F_TIMEOUT(with_whom, not_opted_in, 120)
 {
 	COW_REPORT(cow_run_once(run_opted_out, NULL));
+}
+
+TEST_F_TIMEOUT(with_whom, not_another_user, 120)
+{
+	bool dumpable = true;
+
+	COW_REPORT(cow_run_once(run_other_user, &dumpable));
+}
+
+TEST_F_TIMEOUT(with_whom, not_who_keeps_to_himself, 120)
+{
+	bool dumpable = false;
+
+	COW_REPORT(cow_run_once(run_other_user, &dumpable));
 }
 
 /*
