@@ -89,9 +89,9 @@ static unsigned int cow_pte_mixed(struct ptdesc *ptdesc)
 	return (ptdesc->pt_cow_word & COW_PTE_MIXED) >> COW_PTE_MIXED_SHIFT;
 }
 
-/* Pairs with cow_pte_enable(): who sees it ready has all hooks. */
 bool cow_pte_is_ready(void)
 {
+	/* Pairs with cow_pte_enable(): who sees it ready has all hooks. */
 	return smp_load_acquire(&cow_pte_ready);
 }
 
@@ -2313,8 +2313,10 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep
 		view->first = cow_pte_first(mm, ptdesc);
 	}
 	/* Nobody is first with a file. */
-	if (ptdesc_cow_pte_file(ptdesc))
-		view->mixed = view->first = true;
+	if (ptdesc_cow_pte_file(ptdesc)) {
+		view->mixed = true;
+		view->first = true;
+	}
 	view->searched = false;
 }
 

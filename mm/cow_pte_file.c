@@ -30,6 +30,7 @@
 #include <linux/cred.h>
 #include <linux/dax.h>
 #include <linux/fs.h>
+#include <linux/hash.h>
 #include <linux/hugetlb.h>
 #include <linux/kobject.h>
 #include <linux/mmu_notifier.h>
@@ -87,10 +88,20 @@ struct cow_pte_pool {
 
 static struct rhashtable cow_pte_pools;
 
+/* What differs between files, and between those who map one. */
+static u32 cow_pte_key_hash(const void *data, u32 len, u32 seed)
+{
+	const struct cow_pte_key *key = data;
+
+	return hash_long((unsigned long)key->mapping ^ key->base ^
+			 (unsigned long)key->family ^ key->uid, 32) ^ seed;
+}
+
 static const struct rhashtable_params cow_pte_pool_params = {
 	.key_len = sizeof(struct cow_pte_key),
 	.key_offset = offsetof(struct cow_pte_pool, key),
 	.head_offset = offsetof(struct cow_pte_pool, node),
+	.hashfn = cow_pte_key_hash,
 	.automatic_shrinking = true,
 };
 
@@ -222,6 +233,12 @@ out:
 	return pool;
 }
 
+/* Not kfree_rcu(): it may allocate a page to remember what to free. */
+static void cow_pte_pool_free(struct rcu_head *head)
+{
+	kfree(container_of(head, struct cow_pte_pool, rcu));
+}
+
 static void cow_pte_pool_put(struct cow_pte_pool *pool)
 {
 	if (!refcount_dec_and_test(&pool->refs))
@@ -229,7 +246,7 @@ static void cow_pte_pool_put(struct cow_pte_pool *pool)
 	rhashtable_remove_fast(&cow_pte_pools, &pool->node, cow_pte_pool_params);
 	/* It is empty, as each table has a reference. */
 	VM_WARN_ON_ONCE(!xa_empty(&pool->tables));
-	kfree_rcu(pool, rcu);
+	call_rcu(&pool->rcu, cow_pte_pool_free);
 }
 
 /* One for each place in the file: the tables of a pool do not overlap. */

@@ -854,7 +854,11 @@ static inline void cow_pte_exec(struct mm_struct *mm)
 }
 
 #else /* !CONFIG_COW_PTE */
-#define pmd_table_published(pmd)	false
+
+static __always_inline bool pmd_table_published(pmd_t pmd)
+{
+	return false;
+}
 
 /* Folded early, as above. */
 
@@ -1274,17 +1278,17 @@ static inline bool cow_pte_file_zapped(struct vm_area_struct *vma,
 /**
  * cow_pte_add_file_counter - account pages that a fault has mapped
  * @vma: the VMA
- * @addr: address of one of them
- * @ptep: an entry of the table, whose lock is held
+ * @pmd: entry that points to the table, whose lock is held
  * @member: which counter
  * @value: how many
+ *
+ * A published table counts them for all who have it.
  */
 static inline void cow_pte_add_file_counter(struct vm_area_struct *vma,
-					    unsigned long addr, pte_t *ptep,
-					    int member, int value)
+					    pmd_t *pmd, int member, int value)
 {
-	if (cow_pte_enabled() && (vma->vm_flags & VM_MAYSHARE))
-		__cow_pte_add_mm_counter(vma->vm_mm, addr, ptep, member, value);
+	if (cow_pte_enabled() && pmd_table_published(pmdp_get_lockless(pmd)))
+		pmd_table_ptdesc(*pmd)->pt_cow_delta[member] += value;
 	else
 		add_mm_counter(vma->vm_mm, member, value);
 }
@@ -1348,8 +1352,7 @@ static __always_inline bool cow_pte_file_zapped(struct vm_area_struct *vma,
 }
 
 static __always_inline void cow_pte_add_file_counter(struct vm_area_struct *vma,
-						     unsigned long addr,
-						     pte_t *ptep, int member,
+						     pmd_t *pmd, int member,
 						     int value)
 {
 	add_mm_counter(vma->vm_mm, member, value);

@@ -1912,6 +1912,10 @@ static error_t parse_micro(int key, char *arg, struct argp_state *state)
 	"Time to write memory while the child of a fork is there, of the child's " \
 	"end, and of the writes after it."
 
+#define SHM_DOC \
+	"What memory costs that many processes share: page tables, the first touch by " \
+	"one more process, a hole in it, the end of a process."
+
 #define MICRO_DOC \
 	"Single operations of a small process: fork, exec, exit, page faults, and calls " \
 	"that change mappings. The shortest of many is what to compare between kernels."
@@ -1965,9 +1969,7 @@ static const struct argp memory_argp = {
 
 static const struct argp shm_argp = {
 	shm_options, parse_shm, "",
-	"What memory costs that many processes share: page tables, the first touch by "
-	"one more process, a hole in it, the end of a process."
-	EXIT_DOC, with_common, NULL, NULL
+	SHM_DOC EXIT_DOC, with_common, NULL, NULL
 };
 
 static const struct argp micro_argp = {
@@ -2015,7 +2017,8 @@ static error_t parse_main(int key, char *arg, struct argp_state *state)
 		parse_command(state, arg);
 		break;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: fork, fault, window, memory, shm or micro");
+		argp_error(state,
+			   "a command is missing: fork, fault, window, memory, shm or micro");
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -258,6 +258,22 @@ static double op_mremap(struct micro *m)
 	return t1 - t0;
 }
 
+/* One table's worth of memory that could be shared, and nobody shares it. */
+static double op_shm(struct micro *m)
+{
+	size_t span = table_span();
+	unsigned char *p;
+	__u64 t0 = now();
+
+	p = mmap(m->mem, span, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (p == MAP_FAILED)
+		job_fail(m->res, errno, "mmap");
+	touch(p, 1);
+	check(m, munmap(p, span), "munmap");
+	return now() - t0;
+}
+
 static const struct micro_op {
 	const char *name;
 	const char *text;
@@ -280,6 +296,7 @@ static const struct micro_op {
 	{ "mprotect", "mprotect of 64 pages, twice", op_mprotect, 1 },
 	{ "dontneed", "MADV_DONTNEED of 64 pages", op_dontneed, 1 },
 	{ "mremap", "mremap of 64 pages", op_mremap, 1 },
+	{ "shm", "2 MiB of shared memory: mmap, one write, munmap", op_shm, 1 },
 };
 
 const unsigned int nr_micro_ops = ARRAY_SIZE(ops);

@@ -62,7 +62,7 @@ static int open_ext4(void)
 	char cmd[192], img[] = "/tmp/cow_ext4.XXXXXX";
 	int fd = mkstemp(img);
 
-	strcpy(mount_point, "/tmp/cow_mnt.XXXXXX");
+	snprintf(mount_point, sizeof(mount_point), "/tmp/cow_mnt.XXXXXX");
 	if (fd < 0 || ftruncate(fd, 64 << 20) || !mkdtemp(mount_point))
 		return -1;
 	close(fd);
@@ -190,7 +190,7 @@ static const char *unsupported(void)
 		"this kernel has no tables of files to share" : NULL;
 }
 
-static void joined(enum cow_mode mode, long before, long least)
+static void must_join(enum cow_mode mode, long before, long least)
 {
 	long n = cow_vmstat("cow_pte_join") - before;
 
@@ -226,7 +226,7 @@ static const char *start(enum cow_mode mode, enum backing what)
 	cow_fork(CHILD, COW_THREADED);
 	for (i = 0; i < NR_WHO; i++)
 		must(i, call_touch, 0, 0, "reading");
-	joined(mode, before, (NR_WHO - 1) * TABLES);
+	must_join(mode, before, (NR_WHO - 1) * TABLES);
 	return NULL;
 }
 
@@ -563,45 +563,44 @@ FIXTURE_VARIANT(op) {
 FIXTURE_SETUP(op) {}
 FIXTURE_TEARDOWN(op) {}
 
-#define OP(name, ...) \
-	FIXTURE_VARIANT_ADD(op, name) { .run = op_##name, __VA_ARGS__ }
+#define DOES(name)	.run = op_##name
 
-OP(munmap_table);
-OP(munmap_page);
-OP(munmap_edge);
-OP(munmap_all);
-OP(map_fixed);
-OP(mprotect_read, .finish = op_mprotect_back);
-OP(mprotect_none, .finish = op_mprotect_back);
-OP(mremap);
-OP(mremap_part);
-OP(mremap_shrink);
-OP(mremap_dontunmap);
-OP(mremap_again);
-OP(mlock, .finish = op_munlock);
-OP(mlock_onfault, .finish = op_munlock);
-OP(mlockall, .finish = op_munlockall);
-OP(advise_some);
-OP(pageout);
-OP(dontneed);
-OP(dontneed_part);
-OP(dontfork);
-OP(remove);
-OP(populate);
-OP(collapse);
-OP(mbind);
-OP(move_pages);
-OP(clear_refs);
-OP(clear_soft_dirty, .finish = op_soft_dirty_again);
-OP(truncate, .finish = op_extend);
-OP(punch);
-OP(write_file);
-OP(sync);
-OP(uffd);
-OP(poison);
-OP(soft_offline);
-OP(remap_file_pages);
-OP(shmdt);
+FIXTURE_VARIANT_ADD(op, munmap_table) { DOES(munmap_table) };
+FIXTURE_VARIANT_ADD(op, munmap_page) { DOES(munmap_page) };
+FIXTURE_VARIANT_ADD(op, munmap_edge) { DOES(munmap_edge) };
+FIXTURE_VARIANT_ADD(op, munmap_all) { DOES(munmap_all) };
+FIXTURE_VARIANT_ADD(op, map_fixed) { DOES(map_fixed) };
+FIXTURE_VARIANT_ADD(op, mprotect_read) { DOES(mprotect_read), .finish = op_mprotect_back };
+FIXTURE_VARIANT_ADD(op, mprotect_none) { DOES(mprotect_none), .finish = op_mprotect_back };
+FIXTURE_VARIANT_ADD(op, mremap) { DOES(mremap) };
+FIXTURE_VARIANT_ADD(op, mremap_part) { DOES(mremap_part) };
+FIXTURE_VARIANT_ADD(op, mremap_shrink) { DOES(mremap_shrink) };
+FIXTURE_VARIANT_ADD(op, mremap_dontunmap) { DOES(mremap_dontunmap) };
+FIXTURE_VARIANT_ADD(op, mremap_again) { DOES(mremap_again) };
+FIXTURE_VARIANT_ADD(op, mlock) { DOES(mlock), .finish = op_munlock };
+FIXTURE_VARIANT_ADD(op, mlock_onfault) { DOES(mlock_onfault), .finish = op_munlock };
+FIXTURE_VARIANT_ADD(op, mlockall) { DOES(mlockall), .finish = op_munlockall };
+FIXTURE_VARIANT_ADD(op, advise_some) { DOES(advise_some) };
+FIXTURE_VARIANT_ADD(op, pageout) { DOES(pageout) };
+FIXTURE_VARIANT_ADD(op, dontneed) { DOES(dontneed) };
+FIXTURE_VARIANT_ADD(op, dontneed_part) { DOES(dontneed_part) };
+FIXTURE_VARIANT_ADD(op, dontfork) { DOES(dontfork) };
+FIXTURE_VARIANT_ADD(op, remove) { DOES(remove) };
+FIXTURE_VARIANT_ADD(op, populate) { DOES(populate) };
+FIXTURE_VARIANT_ADD(op, collapse) { DOES(collapse) };
+FIXTURE_VARIANT_ADD(op, mbind) { DOES(mbind) };
+FIXTURE_VARIANT_ADD(op, move_pages) { DOES(move_pages) };
+FIXTURE_VARIANT_ADD(op, clear_refs) { DOES(clear_refs) };
+FIXTURE_VARIANT_ADD(op, clear_soft_dirty) { DOES(clear_soft_dirty), .finish = op_soft_dirty_again };
+FIXTURE_VARIANT_ADD(op, truncate) { DOES(truncate), .finish = op_extend };
+FIXTURE_VARIANT_ADD(op, punch) { DOES(punch) };
+FIXTURE_VARIANT_ADD(op, write_file) { DOES(write_file) };
+FIXTURE_VARIANT_ADD(op, sync) { DOES(sync) };
+FIXTURE_VARIANT_ADD(op, uffd) { DOES(uffd) };
+FIXTURE_VARIANT_ADD(op, poison) { DOES(poison) };
+FIXTURE_VARIANT_ADD(op, soft_offline) { DOES(soft_offline) };
+FIXTURE_VARIANT_ADD(op, remap_file_pages) { DOES(remap_file_pages) };
+FIXTURE_VARIANT_ADD(op, shmdt) { DOES(shmdt) };
 
 struct op_case {
 	void (*run)(void);
@@ -643,19 +642,40 @@ static const char *run_op(enum cow_mode mode, const void *arg)
 	return NULL;
 }
 
-#define TEST_OP(b, w)							\
-TEST_F_TIMEOUT(op, b##_##w, 120)					\
-{									\
-	struct op_case oc = { variant->run, variant->finish, b, w };	\
-									\
-	COW_REPORT(cow_run(run_op, &oc));				\
+TEST_F_TIMEOUT(op, SHM_FIRST, 120)
+{
+	struct op_case oc = { variant->run, variant->finish, SHM, FIRST };
+
+	COW_REPORT(cow_run(run_op, &oc));
 }
 
-TEST_OP(SHM, FIRST)
-TEST_OP(MEMFD, STRANGER)
-TEST_OP(SYSV, CHILD)
-TEST_OP(TMPFS, GRANDCHILD)
-TEST_OP(EXT4, STRANGER)
+TEST_F_TIMEOUT(op, MEMFD_STRANGER, 120)
+{
+	struct op_case oc = { variant->run, variant->finish, MEMFD, STRANGER };
+
+	COW_REPORT(cow_run(run_op, &oc));
+}
+
+TEST_F_TIMEOUT(op, SYSV_CHILD, 120)
+{
+	struct op_case oc = { variant->run, variant->finish, SYSV, CHILD };
+
+	COW_REPORT(cow_run(run_op, &oc));
+}
+
+TEST_F_TIMEOUT(op, TMPFS_GRANDCHILD, 120)
+{
+	struct op_case oc = { variant->run, variant->finish, TMPFS, GRANDCHILD };
+
+	COW_REPORT(cow_run(run_op, &oc));
+}
+
+TEST_F_TIMEOUT(op, EXT4_STRANGER, 120)
+{
+	struct op_case oc = { variant->run, variant->finish, EXT4, STRANGER };
+
+	COW_REPORT(cow_run(run_op, &oc));
+}
 
 /*
  * Who shares with whom
