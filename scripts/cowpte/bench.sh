@@ -16,7 +16,7 @@ set -euo pipefail
 
 demo=(fork redis)
 quick=(fork fault window memory redis)
-full=(fork exec fault window window-cold memory micro small redis-load prefork forkexec afl untouched)
+full=(fork exec fault window window-cold memory shm shm-5000 micro small redis-load prefork forkexec afl untouched)
 
 level=quick
 case ${1:-} in
@@ -123,6 +123,7 @@ for name; do
 		bench afl 6G 7200
 		;;
 	*-forkexec) bench forkexec 8G 3600 ;;
+	*-shm-5000) bench shm-5000 4G 3600 ;;
 	*-untouched)
 		"$SCRIPTS/bench-compare.sh" -o "$OUT/untouched.json" | tee "$OUT/untouched.txt" ||
 			failed+=(untouched)

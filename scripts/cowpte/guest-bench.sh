@@ -135,6 +135,17 @@ case $what in
 'full window') bench window window --size 256M --every 4 --reps 3 ;;
 'full window-cold') bench window-cold window --size 256M --every 4 --cold --reps 3 ;;
 'full memory') bench memory memory --size 0,1G --children 1,4,16,64,256 --reps 1 ;;
+'full shm')
+	echo prctl > /sys/kernel/mm/cow_pte/file
+	bench shm shm --size 64M --children 1,10,40,161 --reps 1
+	bench shm-read shm --size 64M --children 1,4 --pages 512 --reps 1
+	bench shm-write shm --size 64M --children 1,4 --pages 512 --write --reps 1
+	;;
+'full shm-5000')
+	# Without the feature it ends for want of memory.
+	echo prctl > /sys/kernel/mm/cow_pte/file
+	mode=on bench shm-5000 shm --size 2G --children 5000 --reps 1
+	;;
 'full micro') bench micro micro --reps 5 ;;
 'full small') workload small small.sh --cpu-time --reps 5 ;;
 'full redis-load')

@@ -194,7 +194,7 @@ fi
 status 0 "bench --help" "$bench" --help
 says 'Exit status' "its help tells the exit status"
 status 0 "bench --version" "$bench" --version
-for cmd in fork fault window memory micro; do
+for cmd in fork fault window memory shm micro; do
 	status 0 "bench $cmd --help" "$bench" $cmd --help
 	says 'nanoseconds' "... tells the unit"
 done
@@ -220,6 +220,9 @@ status 2 "bench: child" "$bench" fork --child asleep
 status 2 "bench: policy" "$bench" fork --sched rr
 status 2 "bench: numbers of children fall" "$bench" memory --children 4,2
 status 2 "bench: no children" "$bench" memory --children 0
+status 2 "bench: shm without a table" "$bench" shm --size 4K
+status 2 "bench: no pages" "$bench" shm --pages 0
+status 2 "bench: more pages than a table has" "$bench" shm --pages 100000
 status 2 "bench: operation" "$bench" micro --ops fork,spoon
 says 'spoon' "... is named"
 status 2 "bench: loops" "$bench" micro --loops 0
@@ -261,6 +264,9 @@ status 0 "bench fault" "$bench" fault "${small[@]}"
 status 0 "bench window" "$bench" window "${small[@]}"
 status 0 "bench window, cold" "$bench" window --size 4M --reps 1 --every 2 --cold
 status 0 "bench memory" "$bench" memory "${small[@]}" --children 1,3
+status 0 "bench shm" "$bench" shm --size 4M --reps 1 --children 1,3
+status 0 "bench shm, every page written" "$bench" shm --size 4M --reps 1 --children 2 \
+	--pages 512 --write
 status 0 "bench micro" "$bench" micro --reps 1 --loops 2
 if grep -q '\[never\]' /sys/kernel/mm/transparent_hugepage/enabled 2> /dev/null; then
 	skip "bench fork, huge pages" "they are switched off"

@@ -307,6 +307,11 @@ static void op_mprotect_read(void)
 	DO(mprotect(T(0) + STEP * PAGE, TABLE, PROT_READ));
 }
 
+static void op_mprotect_table(void)
+{
+	DO(mprotect(T(1), TABLE, PROT_READ));
+}
+
 static void op_mprotect_none(void)
 {
 	DO(mprotect(T(0), LEN, PROT_NONE));
@@ -571,6 +576,7 @@ FIXTURE_VARIANT_ADD(op, munmap_edge) { DOES(munmap_edge) };
 FIXTURE_VARIANT_ADD(op, munmap_all) { DOES(munmap_all) };
 FIXTURE_VARIANT_ADD(op, map_fixed) { DOES(map_fixed) };
 FIXTURE_VARIANT_ADD(op, mprotect_read) { DOES(mprotect_read), .finish = op_mprotect_back };
+FIXTURE_VARIANT_ADD(op, mprotect_table) { DOES(mprotect_table), .finish = op_mprotect_back };
 FIXTURE_VARIANT_ADD(op, mprotect_none) { DOES(mprotect_none), .finish = op_mprotect_back };
 FIXTURE_VARIANT_ADD(op, mremap) { DOES(mremap) };
 FIXTURE_VARIANT_ADD(op, mremap_part) { DOES(mremap_part) };
