@@ -63,7 +63,7 @@ bench()
 	local name=$1 cmd=$2
 
 	shift 2
-	"$bin/cowpte-bench" "$cmd" --mode $mode --unit instructions \
+	"$bin/cowpte-bench" "$cmd" --mode "$mode" --unit instructions \
 		--json "$results/$name.json" --note "$(uname -r)" "$@"
 }
 

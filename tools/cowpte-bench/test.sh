@@ -516,7 +516,7 @@ if [ -n "$have_python" ] && [ -x "$report" ]; then
 		"$report" compare --json "$dir/json" -- "$dir/a" "$dir/b" > "$dir/out" 2> "$dir/err"
 		is 0 $? "bench-report compare"
 		says '^cow .*\+25\.00%' "... shows the change"
-		json "... writes JSON" 'len(d["ops"]) == 16 and
+		json "... writes JSON" 'len(d["ops"]) == 17 and
 			all(abs(op["change"] - 0.25) < 1e-9 for op in d["ops"])'
 	fi
 	"$report" compare -- "$dir/a" "$dir/a" "$dir/b" > "$dir/out" 2> "$dir/err"

@@ -1207,6 +1207,75 @@ static const char *run_no_write_lost(enum cow_mode mode, const void *arg)
 	return NULL;
 }
 
+/* One page, without a pause, on a processor of its own */
+static void write_on(void)
+{
+	__u64 *word = counter(STRANGER, 0);
+
+	cow_use_cpu(1);
+	while (!race->stop)
+		__atomic_fetch_add(word, 1, __ATOMIC_RELAXED);
+}
+
+static long call_write_on(const long *arg)
+{
+	worker = fork();
+	if (worker)
+		return worker < 0;
+	write_on();
+	_exit(0);
+}
+
+#define KPF_DIRTY	(1 << 4)
+#define KPF_WRITEBACK	(1 << 8)
+
+/*
+ * What is written after the file was synchronised has made the page dirty before.
+ * Returns how often it had not.
+ */
+static long call_sync_and_look(const long *arg)
+{
+	__u64 pfn = cow_pagemap(getpid(), PAGE_OF(0)) & PM_PFN_MASK;
+	int kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	volatile __u64 *word = counter(STRANGER, 0);
+	__u64 before, flags;
+	long missed = 0;
+	unsigned int i;
+
+	if (kpageflags < 0)
+		return -1;
+	cow_use_cpu(0);
+	for (i = 0; i < 50; i++) {
+		if (fsync(region_fd))
+			return -1;
+		before = *word;
+		while (*word == before)
+			;
+		if (pread(kpageflags, &flags, sizeof(flags), pfn * 8) != sizeof(flags))
+			return -1;
+		missed += !(flags & (KPF_DIRTY | KPF_WRITEBACK));
+	}
+	close(kpageflags);
+	return missed;
+}
+
+static const char *run_clean(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, EXT4);
+	long missed;
+
+	if (why)
+		return why;
+	must(STRANGER, call_write_on, 0, 0, "starting a worker");
+	missed = cow_call(FIRST, call_sync_and_look, 0);
+	race->stop = true;
+	must(STRANGER, call_stop_worker, 0, 0, "the worker");
+	if (missed)
+		cow_fail("written %ld times and not dirty", missed);
+	stop();
+	return NULL;
+}
+
 static long call_cut(const long *arg)
 {
 	if (arg[0] % 3)
@@ -1234,6 +1303,17 @@ static const char *run_come_and_go(enum cow_mode mode, const void *arg)
 	use(false);
 	stop();
 	return NULL;
+}
+
+FIXTURE(clean) {
+};
+
+FIXTURE_SETUP(clean) {}
+FIXTURE_TEARDOWN(clean) {}
+
+TEST_F_TIMEOUT(clean, written_again_is_dirty, 120)
+{
+	COW_REPORT(cow_run_once(run_clean, NULL));
 }
 
 FIXTURE(race) {
