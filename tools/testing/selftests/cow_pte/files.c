@@ -780,6 +780,34 @@ static const char *run_told(enum cow_mode mode, const void *arg)
 	return NULL;
 }
 
+static long call_track(const long *arg)
+{
+	return cow_write_file("/proc/self/clear_refs", "4");
+}
+
+static long call_log_soft_dirty(const long *arg)
+{
+	op_soft_dirty_again();
+	return 0;
+}
+
+/* Who tracks what he writes is told that, and not what others write who do so, too */
+static const char *run_tracked(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, *(const enum backing *)arg);
+	unsigned int i;
+
+	if (why)
+		return why;
+	for (i = 0; i < NR_WHO; i++)
+		must(i, call_track, 0, 0, "clear_refs");
+	use(false);
+	for (i = 0; i < NR_WHO; i++)
+		must(i, call_log_soft_dirty, 0, 0, "pagemap");
+	stop();
+	return NULL;
+}
+
 /* Nobody can tell from the tables of others what they read of a file */
 static long call_open_readonly(const long *arg)
 {
@@ -931,6 +959,13 @@ static const char *run_other_user(enum cow_mode mode, const void *arg)
 	cow_world_stop();
 	set_file_mode("never");
 	return NULL;
+}
+
+TEST_F_TIMEOUT(tables, tracked, 120)
+{
+	enum backing what = variant->backing;
+
+	COW_REPORT(cow_run(run_tracked, &what));
 }
 
 FIXTURE(with_whom) {
@@ -1262,10 +1297,16 @@ static long call_sync_and_look(const long *arg)
 static const char *run_clean(enum cow_mode mode, const void *arg)
 {
 	const char *why = start(mode, EXT4);
+	const bool *few = arg;
 	long missed;
 
 	if (why)
 		return why;
+	/* So few are flushed one by one */
+	if (*few) {
+		cow_exit(GRANDCHILD);
+		cow_exit(CHILD);
+	}
 	must(STRANGER, call_write_on, 0, 0, "starting a worker");
 	missed = cow_call(FIRST, call_sync_and_look, 0);
 	race->stop = true;
@@ -1308,12 +1349,21 @@ static const char *run_come_and_go(enum cow_mode mode, const void *arg)
 FIXTURE(clean) {
 };
 
+FIXTURE_VARIANT(clean) {
+	bool few;
+};
+
 FIXTURE_SETUP(clean) {}
 FIXTURE_TEARDOWN(clean) {}
 
+FIXTURE_VARIANT_ADD(clean, many) { .few = false };
+FIXTURE_VARIANT_ADD(clean, few) { .few = true };
+
 TEST_F_TIMEOUT(clean, written_again_is_dirty, 120)
 {
-	COW_REPORT(cow_run_once(run_clean, NULL));
+	bool few = variant->few;
+
+	COW_REPORT(cow_run_once(run_clean, &few));
 }
 
 FIXTURE(race) {
