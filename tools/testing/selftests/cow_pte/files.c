@@ -1261,8 +1261,8 @@ static long call_write_on(const long *arg)
 	_exit(0);
 }
 
-#define KPF_DIRTY	(1 << 4)
-#define KPF_WRITEBACK	(1 << 8)
+/* Of /proc/kpageflags: dirty, under writeback */
+#define KPF_TO_WRITE	0x110
 
 /*
  * What is written after the file was synchronised has made the page dirty before.
@@ -1288,7 +1288,7 @@ static long call_sync_and_look(const long *arg)
 			;
 		if (pread(kpageflags, &flags, sizeof(flags), pfn * 8) != sizeof(flags))
 			return -1;
-		missed += !(flags & (KPF_DIRTY | KPF_WRITEBACK));
+		missed += !(flags & KPF_TO_WRITE);
 	}
 	close(kpageflags);
 	return missed;
@@ -1344,6 +1344,90 @@ static const char *run_come_and_go(enum cow_mode mode, const void *arg)
 	use(false);
 	stop();
 	return NULL;
+}
+
+/* Another thread, which does nothing but read */
+static struct {
+	volatile __u64 *word;
+	_Atomic __u64 seen;
+	_Atomic unsigned long loops;
+	atomic_bool stop;
+} reader;
+
+static void *read_on(void *arg)
+{
+	cow_use_cpu(1);
+	while (!reader.stop) {
+		reader.seen = *reader.word;
+		reader.loops++;
+	}
+	return NULL;
+}
+
+static void reader_wait(void)
+{
+	unsigned long loops = reader.loops;
+
+	/* What it reads next may have been under way */
+	while (reader.loops < loops + 2)
+		;
+}
+
+/*
+ * Other memory takes the place of the file's.  Returns how often the thread has not
+ * seen it.
+ */
+static long call_replace(const long *arg)
+{
+	pthread_t thread;
+	long missed = 0;
+	unsigned int i;
+
+	reader.word = (__u64 *)T(1);
+	reader.stop = false;
+	cow_use_cpu(0);
+	if (pthread_create(&thread, NULL, read_on, NULL))
+		return -1;
+	for (i = 0; i < 30; i++) {
+		if (mmap(T(1), TABLE, RW, MAP_SHARED | MAP_FIXED, region_fd,
+			 TABLE) != T(1))
+			return -1;
+		reader_wait();
+		if (mmap(T(1), TABLE, RW, ANON | MAP_FIXED, -1, 0) != T(1))
+			return -1;
+		*reader.word = 1;
+		reader_wait();
+		missed += reader.seen != 1;
+	}
+	reader.stop = true;
+	pthread_join(thread, NULL);
+	return missed;
+}
+
+static const char *run_replace(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, MEMFD);
+	long missed;
+
+	if (why)
+		return why;
+	missed = cow_call(STRANGER, call_replace, 0);
+	if (missed)
+		cow_fail("a thread went on using the file's page %ld times", missed);
+	use(false);
+	stop();
+	return NULL;
+}
+
+FIXTURE(stale) {
+};
+
+FIXTURE_SETUP(stale) {}
+FIXTURE_TEARDOWN(stale) {}
+
+TEST_F_TIMEOUT(stale, after_it_was_replaced, 120)
+{
+	COW_REPORT(cow_run(run_replace, NULL));
 }
 
 FIXTURE(clean) {
