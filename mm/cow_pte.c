@@ -48,12 +48,6 @@
 
 DEFINE_STATIC_KEY_FALSE(cow_pte_key);
 
-enum cow_pte_mode {
-	COW_PTE_NEVER,
-	COW_PTE_PRCTL,
-	COW_PTE_ALWAYS,
-};
-
 static enum cow_pte_mode cow_pte_mode __read_mostly = COW_PTE_PRCTL;
 
 /* All hooks are in place, and who has missed one is through. */
@@ -2537,12 +2531,28 @@ static const char * const cow_pte_mode_name[] = {
 	[COW_PTE_ALWAYS] = "always",
 };
 
+/* Return: a mode, or -EINVAL. */
+int cow_pte_parse_mode(const char *name)
+{
+	return sysfs_match_string(cow_pte_mode_name, name);
+}
+
+#ifdef CONFIG_SYSFS
+ssize_t cow_pte_show_mode(char *buf, enum cow_pte_mode mode)
+{
+	return sysfs_emit(buf, "%s\n",
+			  mode == COW_PTE_ALWAYS ? "[always] prctl never" :
+			  mode == COW_PTE_PRCTL ? "always [prctl] never" :
+						  "always prctl [never]");
+}
+#endif
+
 static int cow_pte_set_mode(const char *name)
 {
-	int mode = sysfs_match_string(cow_pte_mode_name, name);
+	int mode = cow_pte_parse_mode(name);
 
 	if (mode < 0)
-		return -EINVAL;
+		return mode;
 	if (mode == COW_PTE_ALWAYS && !cow_pte_supported())
 		return -EOPNOTSUPP;
 	/* Pairs with cow_pte_prctl_set() */
@@ -2566,12 +2576,7 @@ early_param("cow_pte", cow_pte_setup);
 static ssize_t enabled_show(struct kobject *kobj, struct kobj_attribute *attr,
 			    char *buf)
 {
-	enum cow_pte_mode mode = READ_ONCE(cow_pte_mode);
-
-	return sysfs_emit(buf, "%s\n",
-			  mode == COW_PTE_ALWAYS ? "[always] prctl never" :
-			  mode == COW_PTE_PRCTL ? "always [prctl] never" :
-						  "always prctl [never]");
+	return cow_pte_show_mode(buf, READ_ONCE(cow_pte_mode));
 }
 
 static ssize_t enabled_store(struct kobject *kobj, struct kobj_attribute *attr,

@@ -25,6 +25,13 @@
 #define COW_PTE_MIXED		(0xffUL << COW_PTE_MIXED_SHIFT)
 #define COW_PTE_BASE_SHIFT(i)	(16 + 12 * (i))
 
+/* Who shares; see cow_pte_wanted() */
+enum cow_pte_mode {
+	COW_PTE_NEVER,
+	COW_PTE_PRCTL,
+	COW_PTE_ALWAYS,
+};
+
 /* More sharers than this are not flushed one by one, nor looked for. */
 #define COW_PTE_FLUSH_MAX	min(nr_cpu_ids, 16U)
 
@@ -51,6 +58,8 @@ bool cow_pte_is_ready(void);
 bool cow_pte_wanted(struct mm_struct *mm);
 void cow_pte_enable(void);
 bool cow_pte_supported(void);
+int cow_pte_parse_mode(const char *name);
+ssize_t cow_pte_show_mode(char *buf, enum cow_pte_mode mode);
 pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr);
 pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
 			unsigned long end);

@@ -48,14 +48,8 @@
 #include "cow_pte.h"
 #include "internal.h"
 
-enum cow_pte_file_mode {
-	COW_PTE_FILE_NEVER,
-	COW_PTE_FILE_PRCTL,
-	COW_PTE_FILE_ALWAYS,
-};
-
 /* Until it has been soaked for long enough. */
-static enum cow_pte_file_mode cow_pte_file_mode __read_mostly = COW_PTE_FILE_NEVER;
+static enum cow_pte_mode cow_pte_file_mode __read_mostly = COW_PTE_NEVER;
 
 /*
  * What has to be alike: an entry of the table depends on nothing else (F1).  There
@@ -145,9 +139,9 @@ static bool cow_pte_file_slot(struct vm_area_struct *vma, unsigned long slot)
 static bool cow_pte_file_wanted(struct mm_struct *mm)
 {
 	switch (READ_ONCE(cow_pte_file_mode)) {
-	case COW_PTE_FILE_ALWAYS:
+	case COW_PTE_ALWAYS:
 		return cow_pte_is_ready();
-	case COW_PTE_FILE_PRCTL:
+	case COW_PTE_PRCTL:
 		return cow_pte_wanted(mm);
 	default:
 		return false;
@@ -691,21 +685,15 @@ bool cow_pte_file_flush_few(struct mm_struct *mm, struct ptdesc *ptdesc,
  * User interface
  */
 
-static const char * const cow_pte_file_mode_name[] = {
-	[COW_PTE_FILE_NEVER] = "never",
-	[COW_PTE_FILE_PRCTL] = "prctl",
-	[COW_PTE_FILE_ALWAYS] = "always",
-};
-
 static int cow_pte_file_set_mode(const char *name)
 {
-	int mode = sysfs_match_string(cow_pte_file_mode_name, name);
+	int mode = cow_pte_parse_mode(name);
 
 	if (mode < 0)
-		return -EINVAL;
-	if (mode != COW_PTE_FILE_NEVER && !cow_pte_supported())
+		return mode;
+	if (mode != COW_PTE_NEVER && !cow_pte_supported())
 		return -EOPNOTSUPP;
-	if (mode == COW_PTE_FILE_ALWAYS)
+	if (mode == COW_PTE_ALWAYS)
 		cow_pte_enable();
 	WRITE_ONCE(cow_pte_file_mode, mode);
 	return 0;
@@ -724,12 +712,7 @@ early_param("cow_pte_file", cow_pte_file_setup);
 static ssize_t file_show(struct kobject *kobj, struct kobj_attribute *attr,
 			 char *buf)
 {
-	enum cow_pte_file_mode mode = READ_ONCE(cow_pte_file_mode);
-
-	return sysfs_emit(buf, "%s\n",
-			  mode == COW_PTE_FILE_ALWAYS ? "[always] prctl never" :
-			  mode == COW_PTE_FILE_PRCTL ? "always [prctl] never" :
-						       "always prctl [never]");
+	return cow_pte_show_mode(buf, READ_ONCE(cow_pte_file_mode));
 }
 
 static ssize_t file_store(struct kobject *kobj, struct kobj_attribute *attr,

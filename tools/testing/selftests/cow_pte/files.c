@@ -1272,7 +1272,7 @@ static long call_sync_and_look(const long *arg)
 {
 	__u64 pfn = cow_pagemap(getpid(), PAGE_OF(0)) & PM_PFN_MASK;
 	int kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-	volatile __u64 *word = counter(STRANGER, 0);
+	__u64 *word = counter(STRANGER, 0);
 	__u64 before, flags;
 	long missed = 0;
 	unsigned int i;
@@ -1283,8 +1283,8 @@ static long call_sync_and_look(const long *arg)
 	for (i = 0; i < 50; i++) {
 		if (fsync(region_fd))
 			return -1;
-		before = *word;
-		while (*word == before)
+		before = __atomic_load_n(word, __ATOMIC_RELAXED);
+		while (__atomic_load_n(word, __ATOMIC_RELAXED) == before)
 			;
 		if (pread(kpageflags, &flags, sizeof(flags), pfn * 8) != sizeof(flags))
 			return -1;
@@ -1348,9 +1348,9 @@ static const char *run_come_and_go(enum cow_mode mode, const void *arg)
 
 /* Another thread, which does nothing but read */
 static struct {
-	volatile __u64 *word;
-	_Atomic __u64 seen;
-	_Atomic unsigned long loops;
+	__u64 *word;
+	atomic_ulong seen;
+	atomic_ulong loops;
 	atomic_bool stop;
 } reader;
 
@@ -1358,7 +1358,7 @@ static void *read_on(void *arg)
 {
 	cow_use_cpu(1);
 	while (!reader.stop) {
-		reader.seen = *reader.word;
+		reader.seen = __atomic_load_n(reader.word, __ATOMIC_RELAXED);
 		reader.loops++;
 	}
 	return NULL;
@@ -1395,7 +1395,7 @@ static long call_replace(const long *arg)
 		reader_wait();
 		if (mmap(T(1), TABLE, RW, ANON | MAP_FIXED, -1, 0) != T(1))
 			return -1;
-		*reader.word = 1;
+		__atomic_store_n(reader.word, 1, __ATOMIC_RELAXED);
 		reader_wait();
 		missed += reader.seen != 1;
 	}
