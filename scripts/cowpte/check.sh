@@ -15,7 +15,7 @@ OUT=$BUILD/check
 # test program, of guests that run them all, of the smoke test; after how long
 # no round of soak begins.
 PROGRAM_LIMIT=${PROGRAM_LIMIT:-1200}
-SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-2700}
+SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-3600}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240
 
