@@ -17,7 +17,7 @@ results=$1
 
 p_seed=1 p_seconds=10 p_programs=stress-ng
 p_cpus=2 p_nodes='' p_limit=1024 p_zram=''
-p_mode=prctl p_min_tables=24
+p_mode=prctl p_min_tables=24 p_file=never p_disk=''
 p_thp=madvise p_mthp='' p_khugepaged='' p_ksm='' p_balancing='' p_mglru=y
 p_faults='' p_disturb='' p_stressors=vm p_trinity='-g vm'
 selftests='' cowpte=''
@@ -74,6 +74,7 @@ setup()
 	if [ -d $MM/cow_pte ]; then
 		put "$p_mode" $MM/cow_pte/enabled
 		put "$p_min_tables" $MM/cow_pte/min_tables
+		put "$p_file" $MM/cow_pte/file
 	fi
 	put "$p_thp" $thp/enabled
 	for size in $p_mthp; do
@@ -101,6 +102,15 @@ setup()
 		put "${p_zram}M" /sys/block/zram0/disksize
 		{ mkswap /dev/zram0 && swapon -p 10 /dev/zram0; } > /dev/null ||
 			problem "cannot swap to zram"
+	fi
+	# In memory that is not swapped: what is in use afterwards has to be the same
+	if [ -n "$p_disk" ]; then
+		read -r disk < /sys/class/zram-control/hot_add
+		put 160M "/sys/block/zram$disk/disksize"
+		mkdir "$DIR/disk"
+		{ mkfs.ext4 -q "/dev/zram$disk" && mount "/dev/zram$disk" "$DIR/disk" &&
+			chmod 1777 "$DIR/disk"; } > /dev/null 2>&1 || problem "cannot mount ext4"
+		export TMPDIR=$DIR/disk
 	fi
 	# Few and far between: most of what a program does shall succeed.
 	if [ -n "$p_faults" ]; then
@@ -267,8 +277,10 @@ disturb_mode()
 	while running 1; do
 		echo "${modes[i++ % 4]}" > $MM/cow_pte/enabled
 		echo $((RANDOM % 48)) > $MM/cow_pte/min_tables
+		[ "$p_file" = never ] || echo "${modes[RANDOM % 4]}" > $MM/cow_pte/file
 	done
 	echo "$p_mode" > $MM/cow_pte/enabled
+	echo "$p_file" > $MM/cow_pte/file
 }
 
 disturb_nodes()
@@ -425,6 +437,10 @@ for d in failslab fail_page_alloc; do
 	[ -z "$p_faults" ] || put 0 "/sys/kernel/debug/$d/probability"
 done
 [ -z "$p_ksm" ] || put 2 $MM/ksm/run
+if [ -n "$p_disk" ]; then
+	umount "$DIR/disk" || problem "ext4 cannot be unmounted"
+	put "$disk" /sys/class/zram-control/hot_remove
+fi
 umount -l "$DIR"
 rm -rf /dev/shm/* /dev/mqueue/* /tmp/[!s]* 2> /dev/null
 ipcrm --all 2> /dev/null

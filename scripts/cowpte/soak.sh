@@ -90,7 +90,7 @@ some()
 	done
 }
 
-p_mode='' p_min_tables='' p_cpus='' p_limit='' p_thp='' p_mglru='' p_programs=''
+p_mode='' p_min_tables='' p_cpus='' p_limit='' p_thp='' p_mglru='' p_programs='' p_file='' p_disk=''
 
 # draw SEED KERNEL: the parameters of a round, p_* (guest-soak.sh knows those
 # that it is given) and the guest's own
@@ -139,14 +139,16 @@ draw()
 	pick p_trinity '-g vm' '-g vm' '-x reboot -x kexec_load -x syslog'
 	pick p_programs 'model stress-ng' 'storm stress-ng' 'model storm' \
 		'model stress-ng trinity' 'storm trinity' 'model storm stress-ng'
+	pick p_file never "$p_mode" "$p_mode" "$p_mode"
+	pick p_disk '' 1 1
 	[ -z "${SET:-}" ] || eval "$SET"
 }
 
 # described: the parameters, short
 described()
 {
-	printf 'mode=%s min_tables=%s cpus=%s%s mem=%s limit=%sM swap=%s zram=%s thp=%s%s' \
-		"$p_mode" "$p_min_tables" "$p_cpus" "${p_nodes:+ nodes=2}" "$mem" "$p_limit" \
+	printf 'mode=%s file=%s%s min_tables=%s cpus=%s%s mem=%s limit=%sM swap=%s zram=%s thp=%s%s' \
+		"$p_mode" "$p_file" "${p_disk:+ ext4}" "$p_min_tables" "$p_cpus" "${p_nodes:+ nodes=2}" "$mem" "$p_limit" \
 		"${swap:-0}" "${p_zram:-0}" "$p_thp" "${p_mthp:+ mthp=${p_mthp// /,}}"
 	printf '%s%s%s%s mglru=%s | %s | %s |' "${p_khugepaged:+ khugepaged}" "${p_ksm:+ ksm}" \
 		"${p_balancing:+ balancing}" "${p_faults:+ faults}" "$p_mglru" \
@@ -159,6 +161,7 @@ round()
 	local kernel=$2 dir=$OUT/$1-$2 status=0 start=$SECONDS line options=() problem p
 	local ops=0 oom_kills=0 before_forks=0 after_forks=0 before_share=0 after_share=0
 	local before_break=0 after_break=0 before_reuse=0 after_reuse=0
+	local before_join=0 after_join=0
 
 	draw "$1" "$kernel"
 	rm -rf "$dir"
@@ -180,7 +183,8 @@ round()
 	# (a status of 0 proves that it came to its end)
 	line="seed=$p_seed kernel=$kernel $(described)"
 	line+=" $ops operations, $((after_forks - before_forks)) forks, tables: $((after_share - before_share)) shared,"
-	line+=" $((after_break - before_break)) broken, $((after_reuse - before_reuse)) reused"
+	line+=" $((after_break - before_break)) broken, $((after_reuse - before_reuse)) reused,"
+	line+=" $((after_join - before_join)) joined"
 	[ "$oom_kills" -eq 0 ] || line+=", $oom_kills killed for memory"
 	line+=" ($(hms $((SECONDS - start))))"
 	result $status "$line" | tee -a "$OUT/log"

@@ -64,6 +64,7 @@ static struct {
 } saved_file[] = {
 	{ COW_SYSFS "enabled" },
 	{ COW_SYSFS "min_tables" },
+	{ COW_SYSFS "file" },
 	{ "/sys/kernel/mm/ksm/run" },
 	{ "/sys/kernel/mm/ksm/pages_to_scan" },
 	{ "/sys/kernel/mm/ksm/sleep_millisecs" },
@@ -456,6 +457,26 @@ void cow_set_system_mode(enum cow_mode mode)
 			 strerror(errno));
 }
 
+/**
+ * cow_set_file_mode() - likewise whether tables of files are shared
+ *
+ * Does nothing where the kernel cannot.
+ */
+void cow_set_file_mode(enum cow_mode mode)
+{
+	const char *word = "prctl";
+
+	if (access(COW_SYSFS "file", W_OK))
+		return;
+	if (!strcmp(boot_mode, "always"))
+		word = "always";
+	if (mode == COW_OFF)
+		word = "never";
+	if (cow_write_file(COW_SYSFS "file", word))
+		cow_fail("cannot write %s to " COW_SYSFS "file: %s", word,
+			 strerror(errno));
+}
+
 static void check_taint(void)
 {
 	long taint = read_taint();
@@ -770,9 +791,12 @@ int cow_skip(const char *fmt, ...)
 /* An unlinked file in /tmp; returns a descriptor or -1 with errno set */
 int cow_tmpfile(void)
 {
-	char path[] = "/tmp/cow_pte.XXXXXX";
-	int fd = mkostemp(path, O_CLOEXEC);
+	const char *dir = getenv("TMPDIR");
+	char path[PATH_MAX];
+	int fd;
 
+	snprintf(path, sizeof(path), "%s/cow_pte.XXXXXX", dir ? dir : "/tmp");
+	fd = mkostemp(path, O_CLOEXEC);
 	if (fd >= 0)
 		unlink(path);
 	return fd;

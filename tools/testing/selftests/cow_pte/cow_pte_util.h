@@ -150,6 +150,7 @@ void cow_without_rseq(char **argv);
 void cow_main_start(void);
 int cow_available(void);
 void cow_set_system_mode(enum cow_mode mode);
+void cow_set_file_mode(enum cow_mode mode);
 const char *cow_run(cow_scenario_fn scenario, const void *arg);
 const char *cow_run_off(cow_scenario_fn scenario, const void *arg);
 const char *cow_run_once(cow_scenario_fn scenario, const void *arg);

@@ -767,6 +767,32 @@ static bool op_mmap(void)
 	return true;
 }
 
+/* Whole tables of a file, mapped by many alike: those are shared for good */
+static bool op_share(void)
+{
+	unsigned int from = step->a % ARENA_TABLES * TABLE_PAGES;
+	unsigned int nr = (1 + step->b % 2) * TABLE_PAGES;
+	unsigned int i, off, which = step->c % NR_FILES;
+	int prot = step->c / 8 % 4 ? RW : PROT_READ;
+	bool populate = step->c / 32 % 4 == 0;
+
+	if (from + nr > NR_PAGES)
+		nr = NR_PAGES - from;
+	off = step->b / 8 % 4 ? from : 0;
+	must(cow_call(step->proc, call_mmap, from, nr, prot,
+		      MAP_SHARED | (populate ? MAP_POPULATE : 0), which, off),
+	     0, "mmap");
+	model_unmap(step->proc, from, nr);
+	for (i = 0; i < nr; i++)
+		model[step->proc].page[from + i] = (struct page) {
+			.kind = FILE_SHARED,
+			.prot = prot,
+			.file = which,
+			.off = off + i,
+		};
+	return true;
+}
+
 static bool op_munmap(void)
 {
 	unsigned int from, nr;
@@ -1409,7 +1435,8 @@ static bool op_system_mode(void)
 
 	if (cow_mode == COW_OFF)
 		return false;
-	cow_write_file(COW_SYSFS "enabled", word[step->c % ARRAY_LEN(word)]);
+	cow_write_file(step->c / 4 % 2 ? COW_SYSFS "enabled" : COW_SYSFS "file",
+		       word[step->c % ARRAY_LEN(word)]);
 	return true;
 }
 
@@ -1425,6 +1452,7 @@ static const struct {
 	{ "exec", op_exec, 8 },
 	{ "kill", op_kill, 14 },
 	{ "mmap", op_mmap, 40 },
+	{ "share", op_share, 35 },
 	{ "munmap", op_munmap, 18 },
 	{ "mprotect", op_mprotect, 40 },
 	{ "mremap", op_mremap, 40 },
@@ -1536,6 +1564,7 @@ static const char *run_steps(enum cow_mode mode, const void *arg)
 	unsigned int i, proc;
 
 	cow_mode = mode;
+	cow_set_file_mode(mode);
 	model = procs;
 	model[0].pin = -1;
 	for (i = 0; i < NR_PAGES; i++)
@@ -1628,6 +1657,7 @@ static void shorten(struct sequence *seq)
 static void report(struct sequence *seq, const char *name)
 {
 	long shared = cow_vmstat("cow_pte_share"), broken = cow_vmstat("cow_pte_break");
+	long joined = cow_vmstat("cow_pte_join");
 	struct cow_usage usage = COW_USAGE;
 	int i, status = KSFT_FAIL;
 	bool leaks = true;
@@ -1637,10 +1667,11 @@ static void report(struct sequence *seq, const char *name)
 		status = run_once(seq, false);
 		leaks = status == KSFT_PASS && cow_usage_grown(&usage);
 	}
-	ksft_print_msg("ops %u forks %u tables shared %ld broken %ld\n",
+	ksft_print_msg("ops %u forks %u tables shared %ld broken %ld joined %ld\n",
 		       board->nr_done, board->nr_forks,
 		       cow_vmstat("cow_pte_share") - shared,
-		       cow_vmstat("cow_pte_break") - broken);
+		       cow_vmstat("cow_pte_break") - broken,
+		       cow_vmstat("cow_pte_join") - joined);
 	if (leaks)
 		ksft_print_msg("the processes leave something behind\n");
 	if (status == KSFT_FAIL) {

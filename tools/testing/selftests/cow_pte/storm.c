@@ -6,6 +6,9 @@
  * every page holds a stamp that was never used before.  A process that finds
  * something else in a page of its own, or a child that finds what was written
  * after it was born, has been given somebody else's memory.
+ *
+ * Beside that there are files that all of them map whole: each thread has pages
+ * in them that only it changes, and everybody knows what these hold.
  */
 #include <argp.h>
 #include <errno.h>
@@ -18,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -37,6 +41,21 @@
 /* Seconds until all have ended who were told to */
 #define HANG		300
 
+/* In every file: the pages of each thread, and a rest that is cut off and on */
+#define FILE_TABLES	2
+#define FILE_PAGES	(FILE_TABLES * TABLE_PAGES)
+#define FILE_SIZE	(FILE_TABLES * TABLE)
+#define OWN_PAGES	36
+#define NR_OWNED	(MAX_SLOTS * 2 * OWN_PAGES)
+
+enum { MEMFD, DISK, SYSV, NR_FILES };
+
+/* What a page of a file holds; odd while its owner changes that */
+struct file_page {
+	unsigned int seq;
+	__u64 val;
+};
+
 /* Shared by all */
 struct board {
 	int stop;
@@ -47,6 +66,7 @@ struct board {
 	pid_t pid[MAX_SLOTS];
 	/* Of each thread: odd while it has pages that may turn to zeroes */
 	unsigned int frees[MAX_SLOTS][2];
+	struct file_page file[NR_FILES][NR_OWNED];
 	char why[256];
 };
 
@@ -56,9 +76,11 @@ struct worker {
 	__u64 random;
 	int pipe[2];
 	char *away;
+	char *file[NR_FILES], *file_away;
 };
 
 static struct board *board;
+static int file_fd[NR_FILES];	/* of SYSV the identifier */
 static unsigned int slot;
 static __u64 val[NR_TRACKED];
 static struct worker workers[2];
@@ -200,6 +222,245 @@ static void adopt(const struct worker *w, unsigned int born, bool lazy)
 			put(i);
 }
 
+/*
+ * Files.  Each thread has a mapping of its own of each.
+ */
+
+static void map_file(struct worker *w, unsigned int f, int flags)
+{
+	if (f == SYSV)
+		INSIST(shmat(file_fd[f], w->file[f], SHM_REMAP));
+	else
+		INSIST(mmap(w->file[f], FILE_SIZE, RW,
+			    MAP_SHARED | MAP_FIXED | flags, file_fd[f], 0));
+}
+
+static __u64 file_stamp(unsigned int page)
+{
+	return new_stamp(page + NR_TRACKED);
+}
+
+/* Every page changes between these two only */
+static struct file_page *begin_change(unsigned int f, unsigned int page)
+{
+	struct file_page *p = &board->file[f][page];
+
+	__atomic_store_n(&p->seq, p->seq | 1, __ATOMIC_SEQ_CST);
+	return p;
+}
+
+static void end_change(struct file_page *p, __u64 val)
+{
+	__atomic_store_n(&p->val, val, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&p->seq, p->seq + 1, __ATOMIC_SEQ_CST);
+}
+
+static void put_file(const struct worker *w, unsigned int f, unsigned int page)
+{
+	struct file_page *p = begin_change(f, page);
+	__u64 stamp = file_stamp(page);
+
+	cow_stamp(w->file[f] + page * PAGE, stamp);
+	end_change(p, stamp);
+}
+
+/* By a system call, which changes the page where nobody has mapped it */
+static void write_file(const struct worker *w, unsigned int f, unsigned int page)
+{
+	struct file_page *p = begin_change(f, page);
+	__u64 stamp = file_stamp(page);
+	char buf[PAGE];
+
+	cow_fill_page(buf, stamp);
+	if (pwrite(file_fd[f], buf, PAGE, page * PAGE) != PAGE)
+		cow_stamp(w->file[f] + page * PAGE, stamp);
+	end_change(p, stamp);
+}
+
+static void punch_file(const struct worker *w, unsigned int f,
+		       unsigned int from, unsigned int nr)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = from; i < from + nr; i++)
+		begin_change(f, i);
+	if (f == SYSV)
+		ret = madvise(w->file[f] + from * PAGE, nr * PAGE, MADV_REMOVE);
+	else
+		ret = fallocate(file_fd[f],
+				FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				from * PAGE, nr * PAGE);
+	for (i = from; i < from + nr; i++) {
+		if (ret)
+			put_file(w, f, i);
+		else
+			end_change(&board->file[f][i], 0);
+	}
+}
+
+static void verify_file(const struct worker *w, unsigned int f,
+			unsigned int page, bool mapped, const char *when)
+{
+	char *addr = w->file[f] + page * PAGE;
+	char page_buf[PAGE], buf[64], buf2[64];
+	__u64 seen, want = 0;
+	unsigned int seq = 0;
+
+	if (page < NR_OWNED) {
+		seq = __atomic_load_n(&board->file[f][page].seq,
+				      __ATOMIC_SEQ_CST);
+		want = __atomic_load_n(&board->file[f][page].val,
+				       __ATOMIC_SEQ_CST);
+	}
+	if (!mapped && pread(file_fd[f], page_buf, PAGE, page * PAGE) != PAGE)
+		return;
+	seen = cow_peek(mapped ? addr : page_buf);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (page >= NR_OWNED) {
+		if (!seen || (mapped && seen == COW_BUS) || seen >> 63 ||
+		    (seen >> 40 & 0xffff) == page + NR_TRACKED)
+			return;
+		want = file_stamp(page);
+	} else if (seq % 2 || seq != __atomic_load_n(&board->file[f][page].seq,
+						     __ATOMIC_SEQ_CST)) {
+		return;
+	}
+	if (seen != want)
+		fail("process %u, file %u, page %u at %p, %s: %s, expected %s",
+		     slot, f, page, addr, when,
+		     cow_describe(seen, buf, sizeof(buf)),
+		     cow_describe(want, buf2, sizeof(buf2)));
+}
+
+static void verify_file_part(const struct worker *w, unsigned int f,
+			     unsigned int from, unsigned int nr,
+			     const char *when)
+{
+	unsigned int i;
+
+	for (i = from; i < from + nr; i += 1 + nr / 64)
+		verify_file(w, f, i, true, when);
+}
+
+/* Who had the slot before may have been killed half-way */
+static void repair_files(const struct worker *w)
+{
+	unsigned int i, f, from = (slot * 2 + (w - workers)) * OWN_PAGES;
+
+	for (f = 0; f < NR_FILES; f++)
+		for (i = from; i < from + OWN_PAGES; i++)
+			if (board->file[f][i].seq % 2)
+				put_file(w, f, i);
+}
+
+static void move_file(struct worker *w, unsigned int f)
+{
+	int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+
+	if (mremap(w->file[f], FILE_SIZE, FILE_SIZE, flags, w->file_away) ==
+	    MAP_FAILED)
+		return;
+	INSIST(mremap(w->file_away, FILE_SIZE, FILE_SIZE, flags, w->file[f]));
+	INSIST(mmap(w->file_away, FILE_SIZE, PROT_NONE,
+		    ANON | MAP_FIXED | MAP_NORESERVE, -1, 0));
+}
+
+/* The end of it is no longer there, for a moment */
+static void cut_file(unsigned int f)
+{
+	unsigned int tries = 0;
+
+	if (f == SYSV)
+		return;
+	while (ftruncate(file_fd[f], (NR_OWNED + 1) * PAGE) && tries++ < 10)
+		usleep(1000);
+	INSIST(ftruncate(file_fd[f], FILE_SIZE));
+}
+
+static void do_file(struct worker *w)
+{
+	static const int advice[] = {
+		MADV_DONTNEED, MADV_DONTNEED, MADV_PAGEOUT, MADV_COLD,
+		MADV_WILLNEED, MADV_POPULATE_READ, MADV_POPULATE_WRITE,
+		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE,
+	};
+	unsigned int f = cow_random(&w->random) % NR_FILES, i;
+	unsigned int own = (slot * 2 + (w - workers)) * OWN_PAGES;
+	unsigned int mine = own + cow_random(&w->random) % OWN_PAGES;
+	unsigned int nr_mine = 1 + cow_random(&w->random) % 8;
+	unsigned int from = cow_random(&w->random) % NR_OWNED;
+	unsigned int nr = 1 + cow_random(&w->random) % (FILE_PAGES / 2);
+	char *addr;
+
+	if (nr_mine > own + OWN_PAGES - mine)
+		nr_mine = own + OWN_PAGES - mine;
+	if (nr > NR_OWNED - from)
+		nr = NR_OWNED - from;
+	addr = w->file[f] + from * PAGE;
+	switch (cow_random(&w->random) % 24) {
+	case 0:
+		punch_file(w, f, mine, nr_mine);
+		break;
+	case 1:
+		if (f != SYSV)
+			write_file(w, f, mine);
+		break;
+	case 2:
+		cut_file(f);
+		break;
+	case 3:
+		msync(w->file[f], FILE_SIZE, MS_SYNC);
+		break;
+	case 4:
+		if (f == SYSV || munmap(addr, nr * PAGE))
+			break;
+		INSIST(mmap(addr, nr * PAGE, RW, MAP_SHARED | MAP_FIXED,
+			    file_fd[f], from * PAGE));
+		break;
+	case 5:
+		if (!mprotect(addr, nr * PAGE, PROT_READ))
+			verify_file_part(w, f, from, nr, "read-only");
+		INSIST(mprotect(addr, nr * PAGE, RW));
+		break;
+	case 6:
+		move_file(w, f);
+		break;
+	case 7:
+		mlock(addr, nr * PAGE);
+		munlock(addr, nr * PAGE);
+		break;
+	case 8:
+	case 9:
+		madvise(addr, nr * PAGE, advice[cow_random(&w->random) %
+						ARRAY_LEN(advice)]);
+		break;
+	case 10:
+		map_file(w, f, cow_random(&w->random) % 2 ? MAP_POPULATE : 0);
+		break;
+	case 11:
+		for (i = 0; i < 8 && f != SYSV; i++)
+			verify_file(w, f, (from + i * 61) % NR_OWNED, false,
+				    "by read()");
+		break;
+	case 12:
+		verify_file_part(w, f, from, nr, "one after the other");
+		break;
+	case 13:
+		/* Whoever comes first is as good as any other */
+		if (f == SYSV)
+			cow_stamp(w->file[f] + NR_OWNED * PAGE,
+				  file_stamp(NR_OWNED));
+		break;
+	default:
+		for (i = mine; i < mine + nr_mine; i++)
+			put_file(w, f, i);
+	}
+	for (i = 0; i < 12; i++)
+		verify_file(w, f, cow_random(&w->random) % FILE_PAGES, true,
+			    "later");
+}
+
 static void do_fork(struct worker *w)
 {
 	unsigned int i, mine, born, other = w == &workers[0];
@@ -234,6 +495,11 @@ static void do_fork(struct worker *w)
 		verify(i, "just born");
 	adopt(&workers[other], born, before % 2 ||
 	      before != __atomic_load_n(frees, __ATOMIC_SEQ_CST));
+	/* Of the other thread's mappings there may be anything */
+	for (i = 0; i < NR_FILES; i++)
+		map_file(&workers[other], i, 0);
+	repair_files(w);
+	repair_files(&workers[other]);
 	workers[0].random = seed;
 	workers[1].random = seed ^ 0x5555555555555555ULL;
 	live();
@@ -343,7 +609,7 @@ static void do_something(struct worker *w)
 	random_part(w, &from, &nr);
 	addr = addr_of(from);
 	len = nr * STRIDE * PAGE;
-	switch (cow_random(&w->random) % 24) {
+	switch (cow_random(&w->random) % 30) {
 	case 0:
 		do_fork(w);
 		break;
@@ -394,6 +660,14 @@ static void do_something(struct worker *w)
 		if (cow_random(&w->random) % 4 == 0)
 			do_exec();
 		break;
+	case 15:
+	case 16:
+	case 17:
+	case 18:
+	case 19:
+	case 20:
+		do_file(w);
+		break;
 	default:
 		nr = nr < 6 ? nr : 6;
 		for (i = from; i < from + nr; i++)
@@ -441,6 +715,33 @@ static void live(void)
 	_exit(0);
 }
 
+static void make_files(void)
+{
+	unsigned int f, i;
+	char *at = arena + 6 * ARENA_TABLES * TABLE;
+
+	file_fd[MEMFD] = memfd_create("storm", MFD_CLOEXEC);
+	file_fd[DISK] = cow_tmpfile();
+	file_fd[SYSV] = shmget(IPC_PRIVATE, FILE_SIZE, IPC_CREAT | 0600);
+	for (f = 0; f < NR_FILES; f++)
+		if (file_fd[f] < 0 ||
+		    (f != SYSV && ftruncate(file_fd[f], FILE_SIZE)))
+			fail("cannot make file %u: %s", f, strerror(errno));
+	for (i = 0; i < ARRAY_LEN(workers); i++) {
+		for (f = 0; f < NR_FILES; f++, at += FILE_SIZE + TABLE) {
+			workers[i].file[f] = at;
+			map_file(&workers[i], f, 0);
+		}
+		workers[i].file_away = mmap(at, FILE_SIZE, PROT_NONE,
+					    ANON | MAP_NORESERVE, -1, 0);
+		if (workers[i].file_away == MAP_FAILED)
+			fail("mmap: %s", strerror(errno));
+		at += FILE_SIZE + TABLE;
+	}
+	/* It goes when the last of us does */
+	shmctl(file_fd[SYSV], IPC_RMID, NULL);
+}
+
 static void __noreturn first_process(void)
 {
 	unsigned int i;
@@ -462,6 +763,7 @@ static void __noreturn first_process(void)
 		if (workers[i].away == MAP_FAILED)
 			fail("mmap: %s", strerror(errno));
 	}
+	make_files();
 	for (i = 0; i < NR_TRACKED; i += 2)
 		put(i);
 	live();
@@ -527,8 +829,10 @@ static void disturb(__u64 *random)
 	case 13:
 		if (cow_mode == COW_ON && cow_random(random) % 4 == 0) {
 			cow_write_file(COW_SYSFS "enabled", "never");
+			cow_set_file_mode(COW_OFF);
 			usleep(3000);
 			cow_set_system_mode(COW_ON);
+			cow_set_file_mode(COW_ON);
 		}
 		break;
 	default:
@@ -559,6 +863,7 @@ static const char *run_storm(enum cow_mode mode, const void *arg)
 	pid_t pid;
 
 	cow_mode = mode;
+	cow_set_file_mode(mode);
 	cow_prepare();
 	cow_cgroup_enter(0);
 	start_scanners();
@@ -618,6 +923,7 @@ static const struct argp argp = {
 int main(int argc, char **argv)
 {
 	struct cow_usage usage = COW_USAGE;
+	long shared, joined, left;
 	const char *why;
 	int status = 0;
 	bool leaks;
@@ -633,6 +939,9 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("no memory\n");
 	ksft_print_msg("seed %llu, %u seconds\n", opt.seed, opt.seconds);
 	cow_usage_start(&usage);
+	shared = cow_vmstat("cow_pte_share");
+	joined = cow_vmstat("cow_pte_join");
+	left = cow_vmstat("cow_pte_leave");
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -646,7 +955,11 @@ int main(int argc, char **argv)
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
 		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
 	leaks = cow_usage_grown(&usage);
-	ksft_print_msg("ops %lu forks %lu\n", board->nr_ops, board->nr_forks);
+	ksft_print_msg("ops %lu forks %lu, tables: %ld shared, %ld joined, %ld left\n",
+		       board->nr_ops, board->nr_forks,
+		       cow_vmstat("cow_pte_share") - shared,
+		       cow_vmstat("cow_pte_join") - joined,
+		       cow_vmstat("cow_pte_leave") - left);
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
 		ksft_print_msg("processes hang\n");
 	if (leaks)
