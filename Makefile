@@ -29,12 +29,17 @@ help:
 	@echo '                   the same ones from the untouched base'
 	@echo '  build-matrix     does it build in other configurations? only what is changed'
 	@echo '                   (ONLY="tiny rt": only these)'
+	@echo '  kernel-ppc64le-debug, kernel-ppc64le-perf'
+	@echo '                   for powerpc, by a cross-compiler'
 	@echo '  user             build/user: cowpte and cowpte-bench'
 	@echo '  selftests        build/selftests: the selftests'
+	@echo '  user-ppc64le     build/ppc64le: both for powerpc, and the root of its guests'
 	@echo 'Run (in QEMU, on this machine'"'"'s own root directory, read-only):'
 	@echo '  check            everything: verify, build, selftests, the quick ones of the'
 	@echo '                   kernel'"'"'s own mm tests in force mode, a smoke test of the'
 	@echo '                   perf kernel (FULL=1: all selftests in force mode, too)'
+	@echo '  check-ppc64le    the selftests on powerpc: radix passes, hash refuses (1 1/2 hours;'
+	@echo '                   TESTS="tree pins": only these)'
 	@echo '  test-scripts     are the scripts good to who comes here first?'
 	@echo '  mm-tests         all mm tests of the kernel, on an untouched kernel and in force'
 	@echo '                   mode, compared (TESTS="cow mremap_test": only these)'
@@ -84,6 +89,12 @@ build-matrix:
 user:
 	@$(S)/user.sh bench
 
+user-ppc64le:
+	@$(S)/user.sh ppc64le
+
+check-ppc64le:
+	@$(S)/check-ppc64le.sh $(TESTS)
+
 selftests:
 	@$(S)/user.sh selftests
 
@@ -132,7 +143,7 @@ deps-bench deps-static:
 clean:
 	@$(S)/clean.sh
 
-.PHONY: help tree refresh verify verify-releases kernel build-matrix user selftests check \
+.PHONY: user-ppc64le check-ppc64le help tree refresh verify verify-releases kernel build-matrix user selftests check \
 	test-scripts mm-tests mutations static soak record-stock demo bench bench-full \
 	bench-report shell deps deps-bench deps-static clean
 .NOTPARALLEL:

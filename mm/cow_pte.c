@@ -103,6 +103,8 @@ void cow_pte_flush(struct mm_struct *mm, unsigned long start,
 {
 	struct vm_area_struct vma = TLB_FLUSH_VMA(mm, 0);
 
+	/* Others may have to be waited for. */
+	lockdep_assert_irqs_enabled();
 	flush_tlb_range(&vma, start, end);
 }
 
@@ -299,6 +301,8 @@ static void cow_pte_add_delta(pmd_t *pmd, long *rss)
 
 	if (!pmd_table_protected(pmdval) && !pmd_table_published(pmdval))
 		return;
+	/* Pairs with pmdp_table_protect() and pmdp_table_publish() */
+	smp_rmb();
 	for (i = 0; i < NR_MM_COUNTERS; i++)
 		delta[i] = READ_ONCE(pmd_table_ptdesc(pmdval)->pt_cow_delta[i]);
 	/* The delta of a table that is being freed is something else by now. */
@@ -964,9 +968,14 @@ static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
 	bool count = fork->counted;
 
 	for (; slot < end; slot += PMD_SIZE, src_pmd++, dst_pmd++) {
-		/* Nobody looks at the descriptors of tables but fork(). */
-		if (slot + COW_PTE_AHEAD * PMD_SIZE < end)
-			prefetchw(pmd_table_ptdesc(src_pmd[COW_PTE_AHEAD]));
+		/*
+		 * Nobody looks at the descriptors of tables but fork().  Whatever
+		 * the entry is, if no memory is read to find the descriptor.
+		 */
+		if (!IS_ENABLED(CONFIG_SPARSEMEM) ||
+		    IS_ENABLED(CONFIG_SPARSEMEM_VMEMMAP))
+			if (slot + COW_PTE_AHEAD * PMD_SIZE < end)
+				prefetchw(pmd_table_ptdesc(src_pmd[COW_PTE_AHEAD]));
 		if (unlikely(!pmd_table_protected(*src_pmd))) {
 			if (pmd_none(*src_pmd))
 				continue;
@@ -1225,7 +1234,7 @@ static void cow_pte_settle_entry(struct mm_struct *mm, struct ptdesc *borrower,
 		ClearPageAnonExclusive(page);
 	folio_get(folio);
 	folio_dup_file_rmap_pte(folio, page);
-	set_pte_at(mm, addr, ptep, pte_unmkspecial(pte));
+	ptep_table_upgrade(mm, addr, ptep, pte, pte_unmkspecial(pte));
 	cow_pte_loan_end();
 }
 
@@ -1335,7 +1344,7 @@ static void cow_pte_merge(struct mm_struct *mm, struct ptdesc *lender,
 		cow_pte_forget_page(mm, pte);
 		/* Whose accessed bits are in the lender's entry? */
 		pte = pte_young(to) ? pte_mkyoung(pte) : pte_mkold(pte);
-		set_pte_at(mm, slot + i * PAGE_SIZE, dst, pte);
+		ptep_table_upgrade(mm, slot + i * PAGE_SIZE, dst, to, pte);
 	}
 	cow_pte_loan_end();
 	cow_pte_end_loan(lender, borrower);
@@ -1839,6 +1848,35 @@ static void cow_pte_unhint(struct vm_fault *vmf, pte_t *ptep, pte_t pte)
 	cow_pte_inplace_end();
 }
 
+/*
+ * A table that is the mm's own again.  Where to protect it was to write-protect its
+ * entries, they get back what mprotect() would give them; otherwise each page would
+ * take a fault.
+ */
+static void cow_pte_restore(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long addr = max(cow_pte_slot(vmf->address), vma->vm_start);
+	unsigned long end = min(cow_pte_slot(vmf->address) + PMD_SIZE, vma->vm_end);
+	pte_t *start, *pte, ptent;
+	spinlock_t *ptl;	/* the table's */
+
+	if (!arch_table_restores(vma->vm_mm) || !(vmf->flags & FAULT_FLAG_WRITE))
+		return;
+	start = pte_offset_map_lock(vma->vm_mm, vmf->pmd, addr, &ptl);
+	if (!start)
+		return;
+	if (ptdesc_cow_pte(virt_to_ptdesc(start)) && !pmd_shared_pte(*vmf->pmd))
+		for (pte = start; addr < end; pte++, addr += PAGE_SIZE) {
+			ptent = ptep_get(pte);
+			if (pte_present(ptent) && !pte_write(ptent) &&
+			    can_change_pte_writable(vma, addr, ptent))
+				ptep_table_upgrade(vma->vm_mm, addr, pte, ptent,
+						   pte_mkwrite(ptent, vma));
+		}
+	pte_unmap_unlock(start, ptl);
+}
+
 /* A table of its own, of which the entry at hand may be borrowed. */
 static vm_fault_t cow_pte_settle_fault(struct vm_fault *vmf)
 {
@@ -1857,8 +1895,10 @@ static vm_fault_t cow_pte_settle_fault(struct vm_fault *vmf)
 				     vmf->address, pte);
 	pte_unmap_unlock(pte, ptl);
 	/* That is over, or something else is special in a VMA that is new there. */
-	if (!borrows || (vma->vm_flags & COW_PTE_NO_VMA))
+	if (!borrows || (vma->vm_flags & COW_PTE_NO_VMA)) {
 		__cow_pte_break(vma->vm_mm, vmf->pmd, vmf->address);
+		cow_pte_restore(vmf);
+	}
 	return VM_FAULT_FALLBACK;
 }
 
@@ -1885,6 +1925,13 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 			cow_pte_unhint(vmf, pte, ptent);
 			ptent = ptep_get(pte);
 		}
+		/* Not every CPU does so by itself. */
+		if (pte_present(ptent) && !pte_young(ptent)) {
+			cow_pte_inplace_begin();
+			ptep_set_access_flags(vmf->vma, vmf->address, pte,
+					      pte_mkyoung(ptent), 0);
+			cow_pte_inplace_end();
+		}
 		pte_unmap_unlock(pte, ptl);
 		if (pte_present(ptent) && !(pte_protnone(ptent) &&
 					    vma_is_accessible(vmf->vma)))
@@ -1903,8 +1950,10 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 	}
 	if (cow_pte_do_break(mm, vmf->pmd, vmf->address, true, _RET_IP_))
 		return VM_FAULT_OOM;
-	return pmd_table_borrows(pmdp_get_lockless(vmf->pmd)) ?
-		cow_pte_settle_fault(vmf) : VM_FAULT_FALLBACK;
+	if (pmd_table_borrows(pmdp_get_lockless(vmf->pmd)))
+		return cow_pte_settle_fault(vmf);
+	cow_pte_restore(vmf);
+	return VM_FAULT_FALLBACK;
 }
 
 /*
@@ -2216,7 +2265,7 @@ void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
 	if (try_to_unmap_flush_everybody(pteval, flags))
 		ptdesc->pt_cow_word |= COW_PTE_UNFLUSHED;
 	else
-		flush_tlb_all();
+		arch_cow_pte_flush_all();
 }
 
 /*
@@ -2257,7 +2306,7 @@ void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
 		return;
 	if ((ptdesc->pt_cow_word & COW_PTE_UNFLUSHED) ||
 	    !cow_pte_flush_few(tlb->mm, ptdesc, &range)) {
-		flush_tlb_all();
+		arch_cow_pte_flush_all();
 		ptdesc->pt_cow_word &= ~COW_PTE_UNFLUSHED;
 	}
 }
@@ -2314,7 +2363,8 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep
 	view->searched = false;
 }
 
-void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
+void __cow_pte_clear_young(struct vm_area_struct *vma, unsigned long addr,
+			   pte_t *ptep)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	pte_t *pte = cow_pte_table(ptep);
@@ -2323,9 +2373,10 @@ void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
 	if (!ptdesc_cow_pte(ptdesc) || !cow_pte_mixed(ptdesc) ||
 	    ptdesc->pt_cow_sharers)
 		return;
-	for (i = 0; i < PTRS_PER_PTE; i++, pte++)
+	addr = cow_pte_slot(addr);
+	for (i = 0; i < PTRS_PER_PTE; i++, pte++, addr += PAGE_SIZE)
 		if (pte_present(ptep_get(pte)))
-			ptep_test_and_clear_young(vma, 0, pte);
+			ptep_test_and_clear_young(vma, addr, pte);
 	ptdesc->pt_cow_word &= ~COW_PTE_MIXED;
 }
 
@@ -2343,6 +2394,7 @@ static noinline void cow_pte_search(struct cow_pte_view *view,
 	struct ptdesc *ptdesc;
 	pmd_t *pmd, pmdval;
 	unsigned int sharers, i;
+	bool protected;
 	pte_t *table;
 
 	if (left <= 0 || left >= COW_PTE_SEARCH_MAX)
@@ -2355,8 +2407,9 @@ static noinline void cow_pte_search(struct cow_pte_view *view,
 		local_irq_disable();
 		pmd = pos == mm ? NULL : cow_pte_find_pmd(pos, addr);
 		pmdval = pmd ? pmdp_get_lockless(pmd) : __pmd(0);
+		protected = pmd_table_protected(pmdval);
 		local_irq_enable();
-		if (!pmd_table_protected(pmdval))
+		if (!protected)
 			continue;
 		ptdesc = pmd_table_ptdesc(pmdval);
 		sharers = READ_ONCE(ptdesc->pt_cow_sharers);
@@ -2430,6 +2483,13 @@ static bool cow_pte_guard_adds(pte_t old, pte_t new)
 		pte_dirty(old) <= pte_dirty(new));
 }
 
+static bool cow_pte_guard_writable(pte_t pte)
+{
+	return pte_present(pte) ? pte_write(pte) :
+	       is_swap_pte(pte) &&
+	       is_writable_migration_entry(pte_to_swp_entry(pte));
+}
+
 /*
  * Every software write to a PTE comes through here.  A table with more than
  * one sharer may be changed only for all of them (I3).
@@ -2445,7 +2505,13 @@ void __cow_pte_guard(void *ptep, unsigned long val)
 		return;
 	if (current->cow_pte_inplace < COW_PTE_LOAN)
 		cow_pte_guard_loan(ptdesc, ptep);
-	if (READ_ONCE(ptdesc->pt_cow_sharers) < 2 || current->cow_pte_inplace)
+	if (READ_ONCE(ptdesc->pt_cow_sharers) < 2)
+		return;
+	/* Where the entries are all that protects the table. */
+	if (arch_table_entries_protect() && !(ptdesc->pt_cow_word & COW_PTE_FILE))
+		WARN_ONCE(cow_pte_guard_writable(__pte(val)),
+			  "cow_pte: guard: writable entry in a shared table\n");
+	if (current->cow_pte_inplace)
 		return;
 	if (ptdesc->pt_cow_word & COW_PTE_FILE &&
 	    cow_pte_guard_adds(ptep_get(ptep), __pte(val)))

@@ -45,6 +45,8 @@
 
 #include <asm/tlb.h>
 
+#include <trace/events/cow_pte.h>
+
 #include "cow_pte.h"
 #include "internal.h"
 
@@ -136,8 +138,14 @@ static bool cow_pte_file_slot(struct vm_area_struct *vma, unsigned long slot)
 	       cow_pte_file_vma(vma);
 }
 
+/*
+ * Not before the mm has once been locked for writing since the feature is ready: an
+ * operation that found it off may still be under way, see cow_pte_track().
+ */
 static bool cow_pte_file_wanted(struct mm_struct *mm)
 {
+	if (mm->cow_pte.untracked)
+		return false;
 	switch (READ_ONCE(cow_pte_file_mode)) {
 	case COW_PTE_ALWAYS:
 		return cow_pte_is_ready();
@@ -284,6 +292,7 @@ static bool cow_pte_file_join(struct mm_struct *mm, pmd_t *pmd,
 			mm_inc_nr_ptes(mm);
 			atomic_long_inc(&mm->cow_pte.nr_published);
 			count_vm_event(COW_PTE_JOIN);
+			trace_cow_pte_join(mm, slot, _RET_IP_);
 		}
 		spin_unlock(ptl);
 	}
@@ -345,6 +354,7 @@ static int cow_pte_file_publish(struct vm_fault *vmf, struct cow_pte_pool *pool,
 		vmf->prealloc_pte = NULL;
 		atomic_long_inc(&mm->cow_pte.nr_published);
 		count_vm_event(COW_PTE_PUBLISH);
+		trace_cow_pte_publish(mm, slot, _RET_IP_);
 	}
 	spin_unlock(ptl);
 unlock_pmd:
@@ -407,13 +417,15 @@ static void cow_pte_file_unpublish(struct mm_struct *mm, pmd_t *pmd,
 	cow_pte_pool_put(pool);
 }
 
-/* So many tables are left with one flush. */
+/* So many tables are left with one flush, and so many looked at meanwhile. */
 #define COW_PTE_LEAVE_BATCH	32
+#define COW_PTE_LEAVE_LOOK	512
 
 /* The tables of a batch: this mm does not have them any more, but counts as one. */
 struct cow_pte_left {
 	struct ptdesc *table[COW_PTE_LEAVE_BATCH];
 	unsigned int nr;
+	unsigned long caller;
 };
 
 static void cow_pte_file_leave_one(struct mm_struct *mm, pmd_t *pmd,
@@ -432,6 +444,7 @@ static void cow_pte_file_leave_one(struct mm_struct *mm, pmd_t *pmd,
 		} else {
 			pmd_clear(pmd);
 			left->table[left->nr++] = ptdesc;
+			trace_cow_pte_leave(mm, slot, left->caller);
 		}
 		spin_unlock(ptl);
 	}
@@ -462,12 +475,13 @@ static void cow_pte_file_leave_end(struct mm_struct *mm,
  */
 static void cow_pte_file_do_leave(struct vm_area_struct *vma,
 				  unsigned long start, unsigned long end,
-				  bool dying)
+				  bool dying, unsigned long caller)
 {
 	unsigned long addr = cow_pte_slot(start), from;
 	struct mm_struct *mm = vma->vm_mm;
+	unsigned int look;
+	struct cow_pte_left left = { .caller = caller };
 	struct address_space *mapping;
-	struct cow_pte_left left;
 	pmd_t *pmd;
 
 	if (!vma->vm_file || !(vma->vm_flags & VM_MAYSHARE) ||
@@ -481,7 +495,8 @@ static void cow_pte_file_do_leave(struct vm_area_struct *vma,
 		left.nr = 0;
 		from = addr;
 		i_mmap_lock_write(mapping);
-		while (left.nr < COW_PTE_LEAVE_BATCH &&
+		look = COW_PTE_LEAVE_LOOK;
+		while (left.nr < COW_PTE_LEAVE_BATCH && look-- &&
 		       (pmd = cow_pte_next_pmd(mm, &addr, end))) {
 			if (pmd_table_published(pmdp_get_lockless(pmd)))
 				cow_pte_file_leave_one(mm, pmd, addr, &left);
@@ -498,13 +513,13 @@ static void cow_pte_file_do_leave(struct vm_area_struct *vma,
 void __cow_pte_file_leave(struct vm_area_struct *vma, unsigned long start,
 			  unsigned long end)
 {
-	cow_pte_file_do_leave(vma, start, end, false);
+	cow_pte_file_do_leave(vma, start, end, false, _RET_IP_);
 }
 
 void __cow_pte_file_unmap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 			  unsigned long start, unsigned long end)
 {
-	cow_pte_file_do_leave(vma, start, end, tlb->fullmm);
+	cow_pte_file_do_leave(vma, start, end, tlb->fullmm, _RET_IP_);
 }
 
 /* Who breaks tables, whatever is in them; the mmap_lock is held. */
@@ -531,7 +546,7 @@ void cow_pte_file_leave_slot(struct mm_struct *mm, pmd_t *pmd,
 {
 	struct address_space *mapping = NULL;
 	unsigned long slot = cow_pte_slot(addr);
-	struct cow_pte_left left = {};
+	struct cow_pte_left left = { .caller = _RET_IP_ };
 	struct ptdesc *ptdesc;
 	spinlock_t *pml, *ptl;
 
@@ -558,10 +573,8 @@ void cow_pte_file_leave_slot(struct mm_struct *mm, pmd_t *pmd,
  * A VMA without VM_SOFTDIRTY that merges with one that has it takes the flag from it,
  * and others may have writable entries in its tables.
  */
-static void cow_pte_file_modify_neighbour(struct mm_struct *mm, unsigned long addr)
+static void cow_pte_file_modify_neighbour(struct vm_area_struct *vma)
 {
-	struct vm_area_struct *vma = vma_lookup(mm, addr);
-
 	if (!vma || !(vma->vm_flags & VM_MAYSHARE) || vma_soft_dirty_enabled(vma))
 		return;
 	vma_start_write(vma);
@@ -571,12 +584,17 @@ static void cow_pte_file_modify_neighbour(struct mm_struct *mm, unsigned long ad
 void __cow_pte_file_modify(struct vm_area_struct *vma, unsigned long start,
 			   unsigned long end)
 {
+	struct vm_area_struct *prev = vma_lookup(vma->vm_mm, vma->vm_start - 1);
+	struct vm_area_struct *next = vma_lookup(vma->vm_mm, vma->vm_end);
+
 	/* Nobody joins from here on. */
 	vma_start_write(vma);
 	cow_pte_file_leave(vma, start, end);
-	if (vma_soft_dirty_enabled(vma)) {
-		cow_pte_file_modify_neighbour(vma->vm_mm, vma->vm_start - 1);
-		cow_pte_file_modify_neighbour(vma->vm_mm, vma->vm_end);
+	if (vma_soft_dirty_enabled(vma) ||
+	    (prev && vma_soft_dirty_enabled(prev)) ||
+	    (next && vma_soft_dirty_enabled(next))) {
+		cow_pte_file_modify_neighbour(prev);
+		cow_pte_file_modify_neighbour(next);
 	}
 }
 
@@ -614,38 +632,54 @@ void __cow_pte_file_poison(struct ptdesc *ptdesc)
  */
 #define COW_PTE_PASS_SHIFT	16
 
+/* Return: true if the table has the mark already. */
+static bool cow_pte_file_mark(struct ptdesc *ptdesc, unsigned long pass)
+{
+	spinlock_t *ptl = ptlock_ptr(ptdesc);
+
+	if (!((READ_ONCE(ptdesc->pt_cow_word) ^ pass) >> COW_PTE_PASS_SHIFT))
+		return true;
+	spin_lock(ptl);
+	/* A table can be joined or published meanwhile, but not left. */
+	ptdesc->pt_cow_word &= BIT(COW_PTE_PASS_SHIFT) - 1;
+	ptdesc->pt_cow_word |= pass;
+	spin_unlock(ptl);
+	return false;
+}
+
+/*
+ * Only what is seen to have the mark is passed by: what has no PMD table may be mapped
+ * by a PUD entry, and an empty PMD entry may be that of a huge page which is just going
+ * away, see zap_pmd_range().
+ */
 bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
 			   unsigned long nr, unsigned long *pass)
 {
-	unsigned long addr = vma->vm_start + (first << PAGE_SHIFT);
+	unsigned long addr = vma->vm_start + (first << PAGE_SHIFT), from = addr;
 	unsigned long end = addr + (nr << PAGE_SHIFT);
 	static atomic_long_t passes;
-	struct ptdesc *ptdesc;
-	spinlock_t *ptl;	/* the table's */
 	bool zapped = true;
 	pmd_t *pmd, pmdval;
 
 	if (!*pass)
 		*pass = atomic_long_inc_return(&passes) << COW_PTE_PASS_SHIFT;
-	for (; (pmd = cow_pte_next_pmd(vma->vm_mm, &addr, end));
-	     addr = pmd_addr_end(addr, end)) {
+	while ((pmd = cow_pte_next_pmd(vma->vm_mm, &addr, end))) {
+		if (addr != from)
+			zapped = false;
+		/* khugepaged may take it away, and frees it by RCU. */
+		rcu_read_lock();
 		pmdval = pmdp_get_lockless(pmd);
-		if (!pmd_table_published(pmdval)) {
-			zapped = zapped && pmd_none(pmdval);
-			continue;
-		}
-		ptdesc = pmd_table_ptdesc(pmdval);
-		if (!((READ_ONCE(ptdesc->pt_cow_word) ^ *pass) >> COW_PTE_PASS_SHIFT))
-			continue;
-		zapped = false;
-		ptl = ptlock_ptr(ptdesc);
-		spin_lock(ptl);
-		/* A table can be joined or published meanwhile, but not left. */
-		ptdesc->pt_cow_word &= BIT(COW_PTE_PASS_SHIFT) - 1;
-		ptdesc->pt_cow_word |= *pass;
-		spin_unlock(ptl);
+		if (!pmd_table_published(pmdval) ||
+		    !cow_pte_file_mark(pmd_table_ptdesc(pmdval), *pass))
+			zapped = false;
+		rcu_read_unlock();
+		addr = pmd_addr_end(addr, end);
+		from = addr;
+		if (pud_addr_end(addr, end) == addr + PMD_SIZE)
+			cond_resched();
 	}
-	return zapped;
+	cond_resched();
+	return zapped && from == end;
 }
 
 /*

@@ -13,6 +13,7 @@
 #include <linux/cow_pte_table.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
+#include <asm/pgalloc.h>
 
 struct mmu_gather;
 struct mmu_notifier_range;
@@ -149,7 +150,8 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm,
 		    pte_t *ptep);
 int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
 			      unsigned long addr, pte_t *ptep);
-void __cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep);
+void __cow_pte_clear_young(struct vm_area_struct *vma, unsigned long addr,
+			   pte_t *ptep);
 void __cow_pte_unuse(void);
 void __cow_pte_add_mm_counter(struct mm_struct *mm, unsigned long addr,
 			      pte_t *ptep, int member, int value);
@@ -678,12 +680,14 @@ static inline bool cow_pte_young(const struct cow_pte_view *view, bool young)
 /**
  * cow_pte_clear_young - clear_refs makes a new beginning for a table
  * @vma: a VMA of the table
- * @ptep: an entry of it; its lock is held
+ * @addr: an address in it
+ * @ptep: the entry of @addr; its lock is held
  */
-static inline void cow_pte_clear_young(struct vm_area_struct *vma, pte_t *ptep)
+static inline void cow_pte_clear_young(struct vm_area_struct *vma,
+				       unsigned long addr, pte_t *ptep)
 {
 	if (cow_pte_enabled())
-		__cow_pte_clear_young(vma, ptep);
+		__cow_pte_clear_young(vma, addr, ptep);
 }
 
 /**
@@ -846,6 +850,11 @@ static inline bool cow_pte_get(struct mm_struct *mm)
 static inline unsigned long cow_pte_protected_bytes(struct mm_struct *mm)
 {
 	return atomic_long_read(&mm->cow_pte.nr_protected) * COW_PTE_TABLE_SIZE;
+}
+
+static inline unsigned long cow_pte_published_bytes(struct mm_struct *mm)
+{
+	return atomic_long_read(&mm->cow_pte.nr_published) * COW_PTE_TABLE_SIZE;
 }
 
 static inline void cow_pte_exec(struct mm_struct *mm)

@@ -66,48 +66,6 @@ step()
 	return $status
 }
 
-# count_tap NAME FILE STATUS: add the results of one test program
-count_tap()
-{
-	local p f s
-
-	read -r p f s < <(awk -v status="$3" '
-		/^1\.\.[0-9]+/ { plan = substr($1, 4) + 0 }
-		/^ok / { if (/# *SKIP/) skip++; else pass++ }
-		/^not ok / { fail++ }
-		/^Bail out!/ { fail++ }
-		END {
-			# planned and not run: it crashed or was stopped
-			missing = plan - pass - skip - fail
-			if (missing > 0)
-				fail += missing
-			# 4 is how a kselftest says that it skips
-			if (status != 0 && status != 4 && !fail)
-				fail = 1
-			if (!pass && !skip && !fail)
-				fail = 1
-			print pass + 0, fail + 0, skip + 0
-		}' "$2")
-	passed=$((passed + p))
-	failed=$((failed + f))
-	printf '%s: %s: %d passed, %d failed, %d skipped\n' \
-		"$([ "$f" -eq 0 ] && echo ok || echo FAILED)" "$1" "$p" "$f" "$s"
-	if [ "$f" -gt 0 ]; then
-		failures+=("$1: $(sed -n 's/^not ok [0-9]* //p' "$2" | paste -sd ' ')")
-		# with what it said
-		awk '/^# +RUN / { said = "" }
-			{ said = said $0 "\n" }
-			/^(not ok|Bail)/ { printf "%s", said }' "$2" | tail -n 40
-		case $3 in
-		0|1|4) ;;
-		124) echo "stopped after its time limit" ;;
-		137) echo "killed (it did not heed its time limit, or memory ran out)" ;;
-		-) echo "it did not run to its end" ;;
-		*) echo "exit status $3" ;;
-		esac
-	fi
-}
-
 # guest_tests WHAT CMDLINE PROGRAM...: two guests that share these programs, as most
 # of them keep one processor busy; counts their results, and those of the guests
 guest_tests()

@@ -12,6 +12,8 @@ BUILD=$(realpath -m "${BUILD:-$TOP/build}")
 KTREE=$BUILD/linux		# the kernel tree that is edited
 STOCK=$BUILD/linux-stock	# the same base, untouched
 MUTANT=$BUILD/mutant/linux	# a copy of build/linux, to be broken
+PPC_ROOT=$BUILD/ppc64le-root	# the root directory of powerpc guests
+PPC_CROSS=powerpc64le-linux-gnu-
 MUTATIONS=tools/testing/selftests/cow_pte/mutations
 SERIES=6.12
 KERNEL_TIME="12 minutes"	# to build one from nothing on two cores
@@ -90,7 +92,7 @@ hms()
 kernel_dir()
 {
 	case ${1#stock-} in
-	perf|debug|kasan|kcsan)
+	perf|debug|kasan|kcsan|ppc64le-perf|ppc64le-debug)
 		printf '%s/%s\n' "$BUILD" "$1"
 		;;
 	mutant)
@@ -99,8 +101,17 @@ kernel_dir()
 		printf '%s/mutant/kernel\n' "$BUILD"
 		;;
 	*)
-		die "no kernel is called '$1': perf, debug, kasan, kcsan, mutant, or one of these with stock- before it"
+		die "no kernel is called '$1': perf, debug, kasan, kcsan, mutant, ppc64le-perf, ppc64le-debug, or one of these with stock- before it"
 		;;
+	esac
+}
+
+# kernel_image NAME: what QEMU boots of it
+kernel_image()
+{
+	case $1 in
+	*ppc64le*) printf '%s/vmlinux\n' "$(kernel_dir "$1")" ;;
+	*) printf '%s/arch/x86/boot/bzImage\n' "$(kernel_dir "$1")" ;;
 	esac
 }
 
@@ -123,18 +134,21 @@ takes()
 	say "$text${lack:+, and $KERNEL_TIME for each kernel that is not built yet:$lack}"
 }
 
-# kmake SRC OUT ARGS...
+# kmake SRC OUT ARGS...: for the architecture that the output directory is named for
 kmake()
 {
-	local src=$1 out=$2 cc=gcc
+	local src=$1 out=$2 ccache='' arch=x86_64 cross=''
 
 	shift 2
-	if command -v ccache > /dev/null; then
-		cc="ccache gcc"
+	! command -v ccache > /dev/null || ccache="ccache "
+	if [[ $out = *ppc64le* ]]; then
+		arch=powerpc
+		cross=$PPC_CROSS
 	fi
 	# The build must not inherit the flags of a calling make.
 	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL \
-		make -C "$src" O="$out" ARCH=x86_64 CC="$cc" "$@"
+		make -C "$src" O="$out" ARCH=$arch CROSS_COMPILE="$cross" \
+		CC="$ccache${cross}gcc" "$@"
 }
 
 # wanted FRAGMENT...: the options of these, the last word on each, one "NAME VALUE" a

@@ -7,7 +7,8 @@
 #   deps.sh [GROUP...]
 #
 # Groups: build, verify, guest, redis, test, soak (these if none is named: what make
-# check and make bench need); bench, for all benchmarks; static, for make static.
+# check and make bench need); bench, for all benchmarks; static, for make static;
+# ppc64le, for kernels and guests of that architecture.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -27,6 +28,10 @@ soak_pkgs=(stress-ng trinity)
 # what only "make bench-full" and the workloads on real hardware need
 bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng perl python3)
 
+# a cross-compiler, and what its guests are made of
+ppc64le_pkgs=(gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross qemu-system-ppc
+	      mmdebstrap ca-certificates)
+
 # what only "make static" runs
 static_pkgs=(sparse coccinelle)
 
@@ -44,7 +49,8 @@ packages()
 		bench) printf '%s\n' "${bench_pkgs[@]}" ;;
 		soak) printf '%s\n' "${soak_pkgs[@]}" ;;
 		static) printf '%s\n' "${static_pkgs[@]}" ;;
-		*) die "no such group of packages: $group (build, verify, guest, redis, test, bench, soak or static)" ;;
+		ppc64le) printf '%s\n' "${ppc64le_pkgs[@]}" ;;
+		*) die "no such group of packages: $group (build, verify, guest, redis, test, bench, soak, static or ppc64le)" ;;
 		esac
 	done
 }

@@ -6,6 +6,9 @@
 # to run, and where, is in the file $COWPTE_DIR/job, which run.sh wrote (the
 # kernel hands COWPTE_DIR from its command line to us as environment).
 #
+# With COWPTE_FOREIGN, the machine is another than the host, and the root a directory
+# of its own; the host's lies beside it.
+#
 # shellcheck disable=SC2154 # job_*: set by that file
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -38,8 +41,19 @@ try()
 	said=$("$@" 2>&1) || complain "failed: $* (${said//$'\n'/; })"
 }
 
-# shellcheck disable=SC1091 # made by run.sh
-. "$COWPTE_DIR/job" || { complain "cannot read $COWPTE_DIR/job"; exit 1; }
+# /mnt keeps the host's root in sight, for the overlays, and as a directory that the
+# job needs may lie under one that is covered.
+try mount -t tmpfs tmpfs /mnt
+mkdir -p /mnt/host /mnt/overlay/{var,etc,root,home}/{upper,work}
+host_dir=
+if [ -n "${COWPTE_FOREIGN:-}" ]; then
+	try mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose \
+		host /mnt/host
+	host_dir=/mnt/host
+fi
+
+# shellcheck disable=SC1090,SC1091 # made by run.sh
+. "$host_dir$COWPTE_DIR/job" || { complain "cannot read $COWPTE_DIR/job"; exit 1; }
 
 # (the kernel has mounted devtmpfs)
 ln -s /proc/self/fd /dev/fd
@@ -47,14 +61,12 @@ ln -s fd/0 /dev/stdin
 ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
 
-# Places to write: /mnt keeps the host's root in sight, for the overlays, and
-# as a directory that the job needs may lie under one that is covered.
-try mount -t tmpfs tmpfs /mnt
-mkdir -p /dev/{pts,shm,hugepages,mqueue} /mnt/host /mnt/overlay/{var,etc,root,home}/{upper,work}
+# Places to write
+mkdir -p /dev/{pts,shm,hugepages,mqueue}
 {
+	[ -n "$host_dir" ] || echo "/ /mnt/host none bind"
 	cat <<'END'
 sysfs		/sys			sysfs		defaults
-/		/mnt/host		none		bind
 devpts		/dev/pts		devpts		gid=5,mode=620,ptmxmode=666
 tmpfs		/dev/shm		tmpfs		mode=1777
 hugetlbfs	/dev/hugepages		hugetlbfs	defaults
@@ -65,8 +77,10 @@ cgroup2		/sys/fs/cgroup		cgroup2		defaults
 tmpfs		/tmp			tmpfs		mode=1777
 END
 	for d in /var /etc /root /home; do
+		lower=/mnt/host$d
+		[ -z "$host_dir" ] || lower=$d
 		[ ! -d "$d" ] || printf 'overlay %s overlay lowerdir=%s,upperdir=%s,workdir=%s\n' \
-			"$d" "/mnt/host$d" "/mnt/overlay$d/upper" "/mnt/overlay$d/work"
+			"$d" "$lower" "/mnt/overlay$d/upper" "/mnt/overlay$d/work"
 	done
 	cat <<'END'
 tmpfs		/var/tmp		tmpfs		mode=1777
@@ -83,7 +97,7 @@ for c in "${controllers[@]}"; do
 done
 
 for d in "${job_paths[@]}"; do
-	[ ! -e "$d" ] || continue
+	[ -n "$host_dir" ] || [ ! -e "$d" ] || continue
 	mkdir -p "$d"
 	try mount --bind "/mnt/host$d" "$d"
 done

@@ -5,11 +5,12 @@
 #
 #   kernel.sh [-c] [perf] [debug] [kasan] [kcsan] [stock-perf] [stock-debug] ...
 #   kernel.sh mutant
+#   kernel.sh [-c] [ppc64le-perf] [ppc64le-debug] [stock-ppc64le-perf] ...
 #
 # perf, debug, kasan and kcsan are built from build/linux; with stock- before it,
 # from an untouched copy of the same base. Without a name: perf and debug.
 # -c: only configure. mutant is a debug kernel from the copy of build/linux that
-# mutations.sh breaks.
+# mutations.sh breaks. Those for ppc64le are built by a cross-compiler.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -49,7 +50,7 @@ verify_config()
 		case $sym in
 		CONFIG_COW_PTE|CONFIG_DEBUG_COW_PTE)
 			grep -rqsE --include='Kconfig*' "^config ${sym#CONFIG_}\$" \
-				"$src/mm" "$src/arch/x86" "$src/lib" || continue
+				"$src/mm" "$src/lib" || continue
 			;;
 		esac
 		bad+=("$sym=$val (is $got)")
@@ -66,7 +67,8 @@ fragments()
 	kasan|kcsan) parts+=(debug) ;;
 	mutant) name=debug ;;
 	esac
-	parts+=("$name")
+	parts+=("${name#ppc64le-}")
+	[[ $name != ppc64le-* ]] || parts+=(ppc64le)
 	parts=("${parts[@]/#/$SCRIPTS/config/}")
 	cat "${parts[@]/%/.config}"
 }
@@ -106,7 +108,7 @@ progress()
 
 build()
 {
-	local name=$1 src=$KTREE out start=$SECONDS options=()
+	local name=$1 src=$KTREE out start=$SECONDS options=() target=bzImage
 
 	out=$(kernel_dir "$name")
 	case $name in
@@ -132,16 +134,17 @@ build()
 		need_space "$BUILD" 4 "building the $name kernel"
 		takes "$KERNEL_TIME"
 	fi
+	[[ $name != *ppc64le* ]] || target=vmlinux
 	[[ $name != *kcsan ]] || mapfile -t options < <(kcsan_only)
 	say "building $name (log: ${out#"$TOP"/}/build.log)"
-	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" bzImage 2>&1 |
+	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" "$target" 2>&1 |
 	     tee "$out/build.log" | progress; then
 		grep -nE -B 2 -A 12 '(error|Error|undefined reference)' "$out/build.log" | head -n 60 >&2
 		die "the $name kernel does not build, see ${out#"$TOP"/}/build.log"
 	fi
 	# The compiler's warnings of our own files must not drown.
 	grep -E 'warning:' "$out/build.log" >&2 || true
-	say "$name is up to date after $(hms $((SECONDS - start))): ${out#"$TOP"/}/arch/x86/boot/bzImage"
+	say "$name is up to date after $(hms $((SECONDS - start))): $(kernel_image "$name" | sed "s|^$TOP/||")"
 }
 
 if [ "${1:-}" = -c ]; then
@@ -154,7 +157,9 @@ for name; do
 	kernel_dir "$name" > /dev/null
 done
 
-"$SCRIPTS/deps.sh" build
+groups=(build)
+[[ " $*" != *ppc64le* ]] || groups+=(ppc64le)
+"$SCRIPTS/deps.sh" "${groups[@]}"
 mkdir -p "$BUILD"
 tree_exists
 # (in braces: read as a whole, as this file may be edited while it builds)

@@ -15,7 +15,10 @@ usage()
 usage: run.sh [options] [--] COMMAND [ARG...]
        run.sh [options] -S
 
-  -k KERNEL   debug (default), perf, kasan, kcsan, stock-debug, ..., or a bzImage
+  -k KERNEL   debug (default), perf, kasan, kcsan, stock-debug, ..., or a bzImage;
+              ppc64le-debug, ppc64le-perf: a pseries machine, whose root is
+              build/ppc64le-root
+  -M MMU      of such a machine: radix (default) or hash
   -t SECONDS  time limit (600); then the guest is killed and the status is 124
   -m MEM      memory (4G)
   -c CPUS     processors (2)
@@ -61,9 +64,10 @@ swap=
 shell=
 logfile=
 ignore=
+mmu=radix
 writable=()
 
-while getopts 'k:t:m:c:ia:ns:w:o:x:Sh' opt; do
+while getopts 'k:t:m:c:ia:ns:w:o:x:M:Sh' opt; do
 	case $opt in
 	k) kernel=$OPTARG ;;
 	t) limit=$OPTARG ;;
@@ -76,6 +80,7 @@ while getopts 'k:t:m:c:ia:ns:w:o:x:Sh' opt; do
 	w) writable+=("$(realpath "$OPTARG")") ;;
 	o) logfile=$OPTARG ;;
 	x) ignore=$OPTARG ;;
+	M) mmu=$OPTARG ;;
 	S) shell=1 ;;
 	h) usage; exit 0 ;;
 	*) usage >&2; exit $STATUS_USAGE ;;
@@ -88,8 +93,8 @@ if [ -z "$shell" ] && [ $# -eq 0 ]; then
 fi
 
 case ${kernel#stock-} in
-perf|debug|kasan|kcsan|mutant)
-	image=$(kernel_dir "$kernel")/arch/x86/boot/bzImage
+perf|debug|kasan|kcsan|mutant|ppc64le-perf|ppc64le-debug)
+	image=$(kernel_image "$kernel")
 	[ -f "$image" ] || die "there is no $kernel kernel: run make kernel-$kernel"
 	;;
 *)
@@ -105,7 +110,17 @@ esac
 for path in "${writable[@]}"; do
 	[[ $path != *[[:space:],]* ]] || die "no blanks or commas please in the path $path"
 done
-command -v qemu-system-x86_64 > /dev/null || "$SCRIPTS/deps.sh" guest >&2
+[[ $mmu = radix || $mmu = hash ]] || die "-M wants radix or hash, not '$mmu'"
+ppc=
+qemu="qemu-system-x86_64"
+packages=guest
+if [[ $kernel = *ppc64le* ]]; then
+	ppc=1
+	qemu="qemu-system-ppc64"
+	packages=ppc64le
+	[ -d "$PPC_ROOT" ] || die "there is no ${PPC_ROOT#"$TOP"/}: run make user-ppc64le"
+fi
+command -v $qemu > /dev/null || "$SCRIPTS/deps.sh" $packages >&2
 if [ -n "$icount" ]; then
 	cpus=1
 fi
@@ -158,15 +173,19 @@ job()
 	printf ')\n'
 }
 
-cmdline="root=host rootfstype=9p ro rootflags=trans=virtio,version=9p2000.L,msize=512000,cache=loose"
-cmdline+=" init=$SCRIPTS/guest-init.sh COWPTE_DIR=$dir console=ttyS0 nokaslr"
+cmdline="rootfstype=9p ro rootflags=trans=virtio,version=9p2000.L,msize=512000,cache=loose"
+if [ -n "$ppc" ]; then
+	cmdline+=" root=ppc init=/guest-init.sh COWPTE_DIR=$dir COWPTE_FOREIGN=1 console=hvc0"
+else
+	cmdline+=" root=host init=$SCRIPTS/guest-init.sh COWPTE_DIR=$dir console=ttyS0 nokaslr"
+fi
 # An oops ends the guest at once: panic=-1 restarts, -no-reboot makes that exit.
 cmdline+=" oops=panic panic=-1"
 # An emulated processor is slow and its host may be busy: be patient rather
 # than ignore what the watchdogs say.
 cmdline+=" rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 random.trust_cpu=on"
 
-if [ -n "$icount" ]; then
+if [ -n "$icount" ] && [ -z "$ppc" ]; then
 	# Time is the count of instructions, so the time stamp counter is sound.
 	cmdline+=" tsc=reliable"
 fi
@@ -180,6 +199,26 @@ qemu_args=(-kernel "$image" -nodefaults -no-user-config -no-reboot
 	-device virtio-serial-pci
 	-chardev "file,id=status,path=$dir/status"
 	-device virtserialport,chardev=status,name=status)
+
+if [ -n "$ppc" ]; then
+	# What the emulator lacks against speculation has to be declared.
+	machine="pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
+	cpu=power10
+	# (the last one that has both)
+	if [ "$mmu" = hash ]; then
+		cpu=power9
+		cmdline+=" disable_radix"
+	fi
+	qemu_args+=(-machine "$machine" -cpu "$cpu"
+		-fsdev "local,id=ppc,path=$PPC_ROOT,security_model=none,readonly=on,multidevs=remap"
+		-device virtio-9p-pci,fsdev=ppc,mount_tag=ppc)
+	install -m 755 "$SCRIPTS/guest-init.sh" "$PPC_ROOT/guest-init.sh"
+	# Places to mount on: the guest cannot make them.
+	mkdir -p "$PPC_ROOT"{"$TOP","$BUILD","$PWD",/mnt,/sys,/proc,/dev}
+	for path in "${writable[@]}"; do
+		mkdir -p "$PPC_ROOT$path"
+	done
+fi
 
 i=0
 for path in "${writable[@]}"; do
@@ -256,7 +295,13 @@ probe_kvm()
 }
 
 multithreaded=
-if [ -n "$icount" ]; then
+if [ -n "$ppc" ]; then
+	if [ -n "$icount" ]; then
+		qemu_args+=(-accel tcg -icount "shift=0,sleep=off")
+	else
+		qemu_args+=(-accel "tcg,thread=multi")
+	fi
+elif [ -n "$icount" ]; then
 	qemu_args+=(-accel tcg -icount shift=0,sleep=off -cpu max,la57=off)
 elif [ "${COWPTE_ACCEL:-}" != tcg ] && probe_kvm; then
 	qemu_args+=(-accel kvm -cpu host)
@@ -273,7 +318,7 @@ boot()
 	cat "$dir/err" >&2 &
 	cats+=($!)
 	timeout --foreground -k 5 "$limit" \
-		qemu-system-x86_64 "${qemu_args[@]}" -append "$cmdline$append" \
+		$qemu "${qemu_args[@]}" -append "$cmdline$append" \
 		< /dev/null > "$dir/qemu.log" 2>&1 &
 	qpid=$!
 	qstatus=0
@@ -304,7 +349,7 @@ job "$@" > "$dir/job"
 
 # shellcheck disable=SC2031 # see above: the other ones were those of a subshell
 if [ -n "$shell" ]; then
-	qemu-system-x86_64 "${qemu_args[@]}" -append "$cmdline$append" || true
+	$qemu "${qemu_args[@]}" -append "$cmdline$append" || true
 else
 	for attempt in 1 2 3; do
 		boot

@@ -6,6 +6,8 @@
 #   user.sh bench      build/user: cowpte, cowpte-bench
 #   user.sh selftests  build/selftests: the selftests of this project
 #   user.sh mm         build/mm: the kernel's own tests of memory management
+#   user.sh ppc64le    build/ppc64le-root, the root directory of powerpc guests, and the
+#                      selftests and cowpte-bench for them, below build/ppc64le
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -53,8 +55,57 @@ mm()
 		EXTRA_CFLAGS="-w -DKSFT_SKIP=4" KHDR_INCLUDES="-isystem $BUILD/headers/include"
 }
 
+# ppc_root: Debian's packages for ppc64el, unpacked and not configured, which needs no
+# emulator and is enough to run programs
+ppc_root()
+{
+	local packages mirror suite stamp=$PPC_ROOT/.packages
+
+	packages=bash,coreutils,dash,grep,sed,gawk,mount,util-linux,procps,findutils
+	packages+=,libc-bin,iproute2,e2fsprogs,kmod,liburing-dev,libcap-dev,libnuma-dev,stress-ng
+	[ "$(cat "$stamp" 2> /dev/null)" != "$packages" ] || return 0
+	suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+	# (security updates of different architectures may be out of step)
+	# shellcheck disable=SC2016 # for apt-get to expand
+	mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
+		awk -v suite="$suite" '$2 == suite { print $1; exit }')
+	[ -n "$mirror" ] || die "apt knows no source for Debian $suite: add one to /etc/apt/sources.list"
+	say "unpacking packages of Debian's ppc64el into ${PPC_ROOT#"$TOP"/}"
+	rm -rf "$PPC_ROOT"
+	mmdebstrap --quiet --variant=extract --architectures=ppc64el --include="$packages" \
+		"$suite" "$PPC_ROOT" "deb $mirror $suite main" > "$PPC_ROOT.log" 2>&1 ||
+		die "mmdebstrap failed, see $PPC_ROOT.log: $(tail -n 1 "$PPC_ROOT.log")"
+	# What their maintainer scripts would have done
+	ln -sf gawk "$PPC_ROOT/usr/bin/awk"
+	ln -sf dash "$PPC_ROOT/bin/sh"
+	echo "root:x:0:0::/root:/bin/bash" > "$PPC_ROOT/etc/passwd"
+	echo "root:x:0:" > "$PPC_ROOT/etc/group"
+	echo "$packages" > "$stamp"
+}
+
+ppc64le()
+{
+	local out=$BUILD/ppc64le usr=$PPC_ROOT/usr triplet=powerpc64le-linux-gnu flags
+
+	ppc_root
+	"$SCRIPTS/kernel.sh" -c ppc64le-debug
+	headers "$KTREE" ppc64le-debug "$BUILD/ppc64le-headers"
+	# Libraries are those of the guest; without pkg-config, which knows the host's.
+	flags="-isystem $BUILD/ppc64le-headers/include -idirafter $usr/include"
+	flags+=" -idirafter $usr/include/$triplet -DHAVE_LIBURING -DHAVE_LIBCAP"
+	quiet "$out/selftests.log" make -C "$TOP/tools/testing/selftests/cow_pte" -j "$JOBS" \
+		OUTPUT="$out/selftests" KSRC="$KTREE" CC="${PPC_CROSS}gcc" PKG_CONFIG=false \
+		USERCFLAGS="$flags" USERLDFLAGS="-static -L$usr/lib/$triplet" \
+		LDLIBS="-pthread -luring -lcap"
+	quiet "$out/user.log" make -C "$TOP/tools/cowpte-bench" -j "$JOBS" OUTPUT="$out/user/" \
+		CC="${PPC_CROSS}gcc" LDFLAGS=-static
+}
+
 groups=(build test)
-[ "${1:-}" != bench ] || groups=(build)
+case ${1:-} in
+bench) groups=(build) ;;
+ppc64le) groups=(build ppc64le) ;;
+esac
 "$SCRIPTS/deps.sh" "${groups[@]}"
 mkdir -p "$BUILD"
 case ${1:-} in
@@ -70,12 +121,15 @@ selftests)
 		OUTPUT="$BUILD/selftests" KSRC="$KTREE" \
 		USERCFLAGS="-isystem $BUILD/headers/include"
 	;;
+ppc64le)
+	ppc64le
+	;;
 mm)
 	"$SCRIPTS/kernel.sh" -c debug
 	headers "$KTREE" debug "$BUILD/headers"
 	mm
 	;;
 *)
-	die "usage: user.sh bench, selftests or mm"
+	die "usage: user.sh bench, selftests, mm or ppc64le"
 	;;
 esac

@@ -46,6 +46,21 @@ DEFINE_EVENT(cow_pte_table, cow_pte_drop,
 	TP_ARGS(mm, addr, caller)
 );
 
+DEFINE_EVENT(cow_pte_table, cow_pte_publish,
+	TP_PROTO(struct mm_struct *mm, unsigned long addr, unsigned long caller),
+	TP_ARGS(mm, addr, caller)
+);
+
+DEFINE_EVENT(cow_pte_table, cow_pte_join,
+	TP_PROTO(struct mm_struct *mm, unsigned long addr, unsigned long caller),
+	TP_ARGS(mm, addr, caller)
+);
+
+DEFINE_EVENT(cow_pte_table, cow_pte_leave,
+	TP_PROTO(struct mm_struct *mm, unsigned long addr, unsigned long caller),
+	TP_ARGS(mm, addr, caller)
+);
+
 TRACE_EVENT(cow_pte_fallback,
 
 	TP_PROTO(struct mm_struct *mm, unsigned long addr, const char *reason),

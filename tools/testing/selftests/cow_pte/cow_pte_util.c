@@ -430,10 +430,12 @@ void cow_main_start(void)
 	cow_write_file(COW_SYSFS "min_tables", "0");
 }
 
-/* 0 if the kernel has the feature, or else an errno value */
+/* 0 if the kernel has the feature and the machine can, or else an errno value */
 int cow_available(void)
 {
-	if (prctl(PR_GET_COW_PTE, 0, 0, 0, 0) < 0)
+	int on = prctl(PR_GET_COW_PTE, 0, 0, 0, 0);
+
+	if (on < 0 || prctl(PR_SET_COW_PTE, on, 0, 0, 0))
 		return errno;
 	return boot_mode[0] ? 0 : ENOENT;
 }

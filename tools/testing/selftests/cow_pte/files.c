@@ -741,6 +741,24 @@ static long call_log_smaps(const long *arg)
 	return 0;
 }
 
+/* What it says of the tables themselves; an untouched kernel says nothing */
+static void must_report(enum cow_mode mode, unsigned int proc)
+{
+	long want = mode == COW_ON ? TABLES * (long)(PAGE / 1024) : 0;
+	pid_t pid = cow_proc[proc].pid;
+	char path[64];
+	long kb = cow_status(pid, "VmFilePTE");
+
+	if (kb != want)
+		cow_fail("process %u: VmFilePTE is %ld kB, expected %ld", proc,
+			 kb, want);
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
+	kb = cow_read_field(path, "FilePTE");
+	if (kb != want)
+		cow_fail("process %u: FilePTE is %ld kB, expected %ld", proc,
+			 kb, want);
+}
+
 static long call_log_pagemap(const long *arg)
 {
 	unsigned int i;
@@ -770,6 +788,7 @@ static const char *run_told(enum cow_mode mode, const void *arg)
 	for (i = 0; i < NR_WHO; i++) {
 		must(i, call_log_smaps, 0, 0, "smaps");
 		must(i, call_log_pagemap, 0, 0, "pagemap");
+		must_report(mode, i);
 		cow_check_rss(i);
 	}
 	cow_exit(STRANGER);
