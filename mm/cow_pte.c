@@ -159,7 +159,9 @@ pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
 			continue;
 		}
 		p4d = p4dp_get(p4d_offset_lockless(pgdp, pgd, *addr));
-		*addr = p4d_none(p4d) ? p4d_addr_end(*addr, end) :
+		/* Where that level is folded, it ends nowhere. */
+		*addr = p4d_none(p4d) ? min(p4d_addr_end(*addr, end),
+					    pgd_addr_end(*addr, end)) :
 					pud_addr_end(*addr, end);
 	}
 	return NULL;
@@ -1346,6 +1348,7 @@ static void cow_pte_merge(struct mm_struct *mm, struct ptdesc *lender,
 		pte = pte_young(to) ? pte_mkyoung(pte) : pte_mkold(pte);
 		ptep_table_upgrade(mm, slot + i * PAGE_SIZE, dst, to, pte);
 	}
+	ptep_table_restore(cow_pte_ptdesc_table(borrower), true);
 	cow_pte_loan_end();
 	cow_pte_end_loan(lender, borrower);
 	spin_unlock(ptl);
@@ -1848,12 +1851,15 @@ static void cow_pte_unhint(struct vm_fault *vmf, pte_t *ptep, pte_t pte)
 	cow_pte_inplace_end();
 }
 
-/*
- * A table that is the mm's own again.  Where to protect it was to write-protect its
- * entries, they get back what mprotect() would give them; otherwise each page would
- * take a fault.
+/**
+ * cow_pte_restore - give a table that is the mm's own again its writable entries
+ * @vmf: a fault in it
+ *
+ * Where to protect a table was to write-protect its entries, what was writable is
+ * still exclusive.  It gets back what mprotect() would give it; otherwise each page
+ * would take a fault.  Only once, and only in the VMA of the fault.
  */
-static void cow_pte_restore(struct vm_fault *vmf)
+void cow_pte_restore(struct vm_fault *vmf)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned long addr = max(cow_pte_slot(vmf->address), vma->vm_start);
@@ -1861,12 +1867,15 @@ static void cow_pte_restore(struct vm_fault *vmf)
 	pte_t *start, *pte, ptent;
 	spinlock_t *ptl;	/* the table's */
 
-	if (!arch_table_restores(vma->vm_mm) || !(vmf->flags & FAULT_FLAG_WRITE))
+	/* Not for a debugger, who may write where the process may not. */
+	if (!arch_table_restores(vma->vm_mm) ||
+	    !(vmf->flags & FAULT_FLAG_WRITE) || !(vma->vm_flags & VM_WRITE))
 		return;
 	start = pte_offset_map_lock(vma->vm_mm, vmf->pmd, addr, &ptl);
 	if (!start)
 		return;
-	if (ptdesc_cow_pte(virt_to_ptdesc(start)) && !pmd_shared_pte(*vmf->pmd))
+	if (pmd_table_restores(*vmf->pmd) && !pmd_shared_pte(*vmf->pmd)) {
+		ptep_table_restore(start, false);
 		for (pte = start; addr < end; pte++, addr += PAGE_SIZE) {
 			ptent = ptep_get(pte);
 			if (pte_present(ptent) && !pte_write(ptent) &&
@@ -1874,6 +1883,7 @@ static void cow_pte_restore(struct vm_fault *vmf)
 				ptep_table_upgrade(vma->vm_mm, addr, pte, ptent,
 						   pte_mkwrite(ptent, vma));
 		}
+	}
 	pte_unmap_unlock(start, ptl);
 }
 

@@ -569,6 +569,13 @@ void cow_pte_file_leave_slot(struct mm_struct *mm, pmd_t *pmd,
 	i_mmap_unlock_write(mapping);
 }
 
+void __cow_pte_file_absorb(struct vm_area_struct *vma,
+			   struct vm_area_struct *next)
+{
+	if (vma_soft_dirty_enabled(vma))
+		cow_pte_file_leave(next, next->vm_start, next->vm_end);
+}
+
 /*
  * A VMA without VM_SOFTDIRTY that merges with one that has it takes the flag from it,
  * and others may have writable entries in its tables.

@@ -13,7 +13,7 @@
 #include <linux/cow_pte_table.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
-#include <asm/pgalloc.h>
+#include <linux/pgalloc.h>
 
 struct mmu_gather;
 struct mmu_notifier_range;
@@ -112,6 +112,18 @@ static __always_inline bool pmd_shared_pte(pmd_t pmd)
 		pmd_table_published(pmd));
 }
 
+/* Has it entries that may be made writable again?  Where these are not, never. */
+#ifndef pmd_table_restores
+static __always_inline bool pmd_table_restores(pmd_t pmd)
+{
+	return false;
+}
+
+static __always_inline void ptep_table_restore(pte_t *table, bool later)
+{
+}
+#endif
+
 void __cow_pte_mm_init(struct mm_struct *mm);
 void __cow_pte_mm_exit(struct mm_struct *mm);
 void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
@@ -125,6 +137,7 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 		    struct vm_area_struct *src_vma, pmd_t *dst_pmd,
 		    pmd_t *src_pmd, unsigned long addr, unsigned long end);
 vm_fault_t __cow_pte_fault(struct vm_fault *vmf);
+void cow_pte_restore(struct vm_fault *vmf);
 int __cow_pte_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
 int __cow_pte_break_range(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
@@ -307,9 +320,13 @@ static inline long cow_pte_copy(struct vm_area_struct *dst_vma,
  */
 static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
 {
-	if (!pmd_cow_pte(pmdp_get_lockless(vmf->pmd)))
-		return VM_FAULT_FALLBACK;
-	return __cow_pte_fault(vmf);
+	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
+
+	if (pmd_cow_pte(pmd))
+		return __cow_pte_fault(vmf);
+	if (cow_pte_enabled() && pmd_table_restores(pmd))
+		cow_pte_restore(vmf);
+	return VM_FAULT_FALLBACK;
 }
 
 /* Does the mm have tables of files? */
@@ -1119,6 +1136,8 @@ void __cow_pte_file_leave(struct vm_area_struct *vma, unsigned long start,
 void __cow_pte_file_unmap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 			  unsigned long start, unsigned long end);
 void __cow_pte_file_leave_all(struct mm_struct *mm);
+void __cow_pte_file_absorb(struct vm_area_struct *vma,
+			   struct vm_area_struct *next);
 void __cow_pte_file_modify(struct vm_area_struct *vma, unsigned long start,
 			   unsigned long end);
 void __cow_pte_file_poison(struct ptdesc *ptdesc);
@@ -1188,6 +1207,21 @@ static inline void cow_pte_file_leave(struct vm_area_struct *vma,
 {
 	if (cow_pte_file_any(vma->vm_mm))
 		__cow_pte_file_leave(vma, start, end);
+}
+
+/**
+ * cow_pte_file_absorb - the same before a VMA takes in the next one
+ * @vma: the VMA, whose flags prevail
+ * @next: the one that goes
+ *
+ * They may differ in VM_SOFTDIRTY.  The caller holds the mmap_lock for writing, and
+ * has locked both.  May sleep.
+ */
+static inline void cow_pte_file_absorb(struct vm_area_struct *vma,
+				       struct vm_area_struct *next)
+{
+	if (cow_pte_file_any(vma->vm_mm))
+		__cow_pte_file_absorb(vma, next);
 }
 
 /**
@@ -1321,6 +1355,11 @@ static __always_inline bool cow_pte_file_left(struct vm_fault *vmf)
 static __always_inline void cow_pte_file_leave(struct vm_area_struct *vma,
 					       unsigned long start,
 					       unsigned long end)
+{
+}
+
+static __always_inline void cow_pte_file_absorb(struct vm_area_struct *vma,
+						struct vm_area_struct *next)
 {
 }
 
