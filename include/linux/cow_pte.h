@@ -1069,7 +1069,7 @@ static __always_inline bool cow_pte_young(const struct cow_pte_view *view,
 }
 
 static __always_inline void cow_pte_clear_young(struct vm_area_struct *vma,
-						pte_t *ptep)
+						unsigned long addr, pte_t *ptep)
 {
 }
 

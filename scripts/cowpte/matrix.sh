@@ -120,7 +120,7 @@ objects()
 {
 	local files dir
 
-	files=$(overlay_items | sed -n '/^tools\//d; s/\.c\(\.patch\)\{0,1\}$/.o/p')
+	files=$(overlay_items | sed -n '/^tools\//d; /^arch\/powerpc\//d; s/\.c\(\.patch\)\{0,1\}$/.o/p')
 	xargs dirname <<< "$files" | sort -u | while read -r dir; do
 		enabled "$dir" || continue
 		made "$dir" | sed -n "/\.o$/s,^,$dir/,p" | if [ "$dir" = arch/x86/mm ]; then

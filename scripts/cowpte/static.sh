@@ -34,7 +34,7 @@ files()
 	local path tree
 
 	tree=$(tree_of "$1")
-	overlay_items | sed -n "/^\(tools\|Documentation\)\//d; s/\.patch$//; /$2/p" | while read -r path; do
+	overlay_items | sed -n "/^\(tools\|Documentation\|arch\/powerpc\)\//d; s/\.patch$//; /$2/p" | while read -r path; do
 		[ ! -f "$tree/$path" ] || printf '%s\n' "$path"
 	done
 }
