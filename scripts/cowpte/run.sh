@@ -299,7 +299,9 @@ if [ -n "$ppc" ]; then
 	if [ -n "$icount" ]; then
 		qemu_args+=(-accel tcg -icount "shift=0,sleep=off")
 	else
-		qemu_args+=(-accel "tcg,thread=multi")
+		# With a thread for each processor, QEMU before 9.1 does not wait for
+		# the others to flush what a tlbie tells them to: writes get lost.
+		qemu_args+=(-accel "tcg,thread=single")
 	fi
 elif [ -n "$icount" ]; then
 	qemu_args+=(-accel tcg -icount shift=0,sleep=off -cpu max,la57=off)
