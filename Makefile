@@ -143,7 +143,7 @@ deps-bench deps-static:
 clean:
 	@$(S)/clean.sh
 
-.PHONY: user-ppc64le check-ppc64le help tree refresh verify verify-releases kernel build-matrix user selftests check \
-	test-scripts mm-tests mutations static soak record-stock demo bench bench-full \
+.PHONY: help tree refresh verify verify-releases kernel build-matrix user selftests check \
+	user-ppc64le check-ppc64le test-scripts mm-tests mutations static soak record-stock demo bench bench-full \
 	bench-report shell deps deps-bench deps-static clean
 .NOTPARALLEL:

@@ -1905,10 +1905,8 @@ static vm_fault_t cow_pte_settle_fault(struct vm_fault *vmf)
 				     vmf->address, pte);
 	pte_unmap_unlock(pte, ptl);
 	/* That is over, or something else is special in a VMA that is new there. */
-	if (!borrows || (vma->vm_flags & COW_PTE_NO_VMA)) {
+	if (!borrows || (vma->vm_flags & COW_PTE_NO_VMA))
 		__cow_pte_break(vma->vm_mm, vmf->pmd, vmf->address);
-		cow_pte_restore(vmf);
-	}
 	return VM_FAULT_FALLBACK;
 }
 
@@ -1960,10 +1958,8 @@ vm_fault_t __cow_pte_fault(struct vm_fault *vmf)
 	}
 	if (cow_pte_do_break(mm, vmf->pmd, vmf->address, true, _RET_IP_))
 		return VM_FAULT_OOM;
-	if (pmd_table_borrows(pmdp_get_lockless(vmf->pmd)))
-		return cow_pte_settle_fault(vmf);
-	cow_pte_restore(vmf);
-	return VM_FAULT_FALLBACK;
+	return pmd_table_borrows(pmdp_get_lockless(vmf->pmd)) ?
+		cow_pte_settle_fault(vmf) : VM_FAULT_FALLBACK;
 }
 
 /*

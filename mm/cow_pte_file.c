@@ -479,15 +479,16 @@ static void cow_pte_file_do_leave(struct vm_area_struct *vma,
 {
 	unsigned long addr = cow_pte_slot(start), from;
 	struct mm_struct *mm = vma->vm_mm;
-	unsigned int look;
-	struct cow_pte_left left = { .caller = caller };
 	struct address_space *mapping;
+	struct cow_pte_left left;
+	unsigned int look;
 	pmd_t *pmd;
 
 	if (!vma->vm_file || !(vma->vm_flags & VM_MAYSHARE) ||
 	    is_vm_hugetlb_page(vma))
 		return;
 	mapping = vma->vm_file->f_mapping;
+	left.caller = caller;
 	/* Nothing runs in a dying mm: one flush for all that it leaves. */
 	if (dying)
 		cow_pte_unload(mm);
@@ -682,10 +683,8 @@ bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
 		rcu_read_unlock();
 		addr = pmd_addr_end(addr, end);
 		from = addr;
-		if (pud_addr_end(addr, end) == addr + PMD_SIZE)
-			cond_resched();
+		cond_resched();
 	}
-	cond_resched();
 	return zapped && from == end;
 }
 

@@ -320,13 +320,14 @@ static inline long cow_pte_copy(struct vm_area_struct *dst_vma,
  */
 static inline vm_fault_t cow_pte_fault(struct vm_fault *vmf)
 {
-	pmd_t pmd = pmdp_get_lockless(vmf->pmd);
+	vm_fault_t ret = VM_FAULT_FALLBACK;
 
-	if (pmd_cow_pte(pmd))
-		return __cow_pte_fault(vmf);
-	if (cow_pte_enabled() && pmd_table_restores(pmd))
+	if (pmd_cow_pte(pmdp_get_lockless(vmf->pmd)))
+		ret = __cow_pte_fault(vmf);
+	if (ret == VM_FAULT_FALLBACK && cow_pte_enabled() &&
+	    pmd_table_restores(pmdp_get_lockless(vmf->pmd)))
 		cow_pte_restore(vmf);
-	return VM_FAULT_FALLBACK;
+	return ret;
 }
 
 /* Does the mm have tables of files? */

@@ -32,12 +32,7 @@ selftests()
 	run_list ppc64le-debug "$cmdline" "$dir" "$ALL_LIMIT" "$@" || status=$?
 	[ $status -eq 0 ] || cat "$dir/run.log"
 	result $status "$what: the kernel had no complaint"
-	for name in "${names[@]}"; do
-		touch "$dir/$name.tap"
-		[ -e "$dir/$name.status" ] || echo - > "$dir/$name.status"
-		count_tap "$what: $name" "$dir/$name.tap" "$(cat "$dir/$name.status")"
-		leak_result "$what: $name" "$dir" "$name"
-	done
+	count_list "$what" "$dir"
 }
 
 # refuses: on hash whoever asks is told that it cannot be had, and the tests skip. (The

@@ -95,13 +95,7 @@ guest_tests()
 		[ $status -eq 0 ] || cat "$dir/run-$guest.log"
 		result $status "$what: the kernel of the $guest guest had no complaint"
 	done
-	for program; do
-		name=${program##*/}
-		touch "$dir/$name.tap"
-		[ -e "$dir/$name.status" ] || echo - > "$dir/$name.status"
-		count_tap "$what: $name" "$dir/$name.tap" "$(cat "$dir/$name.status")"
-		leak_result "$what: $name" "$dir" "$name"
-	done
+	count_list "$what" "$dir"
 	printf '%s took %s\n' "$what" "$(hms $((SECONDS - start)))"
 }
 

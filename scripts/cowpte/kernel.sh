@@ -108,9 +108,10 @@ progress()
 
 build()
 {
-	local name=$1 src=$KTREE out start=$SECONDS options=() target=bzImage
+	local name=$1 src=$KTREE out start=$SECONDS options=() image
 
 	out=$(kernel_dir "$name")
+	image=$(kernel_image "$name")
 	case $name in
 	stock-*)
 		stock_tree
@@ -134,17 +135,16 @@ build()
 		need_space "$BUILD" 4 "building the $name kernel"
 		takes "$KERNEL_TIME"
 	fi
-	[[ $name != *ppc64le* ]] || target=vmlinux
 	[[ $name != *kcsan ]] || mapfile -t options < <(kcsan_only)
 	say "building $name (log: ${out#"$TOP"/}/build.log)"
-	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" "$target" 2>&1 |
+	if ! kmake "$src" "$out" -j "$JOBS" "${options[@]}" "${image##*/}" 2>&1 |
 	     tee "$out/build.log" | progress; then
 		grep -nE -B 2 -A 12 '(error|Error|undefined reference)' "$out/build.log" | head -n 60 >&2
 		die "the $name kernel does not build, see ${out#"$TOP"/}/build.log"
 	fi
 	# The compiler's warnings of our own files must not drown.
 	grep -E 'warning:' "$out/build.log" >&2 || true
-	say "$name is up to date after $(hms $((SECONDS - start))): $(kernel_image "$name" | sed "s|^$TOP/||")"
+	say "$name is up to date after $(hms $((SECONDS - start))): ${image#"$TOP"/}"
 }
 
 if [ "${1:-}" = -c ]; then

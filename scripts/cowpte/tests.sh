@@ -117,3 +117,17 @@ leak_result()
 	result $status "$1: page tables, anonymous memory and swap are back to where they began"
 	[ $status -eq 0 ] || printf '%s\n' "$leak"
 }
+
+# count_list WHAT DIR: count the results of all programs in DIR/list, also of those that
+# were not begun
+count_list()
+{
+	local name
+
+	while read -r name _; do
+		touch "$2/$name.tap"
+		[ -e "$2/$name.status" ] || echo - > "$2/$name.status"
+		count_tap "$1: $name" "$2/$name.tap" "$(cat "$2/$name.status")"
+		leak_result "$1: $name" "$2" "$name"
+	done < "$2/list"
+}

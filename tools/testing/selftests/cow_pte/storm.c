@@ -76,7 +76,7 @@ struct worker {
 	__u64 random;
 	int pipe[2];
 	char *away;
-	char *file[NR_FILES], *file_away;
+	char *file[NR_FILES];
 };
 
 static struct board *board;
@@ -222,6 +222,18 @@ static void adopt(const struct worker *w, unsigned int born, bool lazy)
 			put(i);
 }
 
+static void do_move(struct worker *w, char *addr, size_t len)
+{
+	int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+
+	/* More than one mapping cannot be moved, and memory may be short */
+	if (mremap(addr, len, len, flags, w->away) == MAP_FAILED)
+		return;
+	INSIST(mremap(w->away, len, len, flags, addr));
+	INSIST(mmap(w->away, len, PROT_NONE, ANON | MAP_FIXED | MAP_NORESERVE,
+		    -1, 0));
+}
+
 /*
  * Files.  Each thread has a mapping of its own of each.
  */
@@ -354,18 +366,6 @@ static void repair_files(const struct worker *w)
 				put_file(w, f, i);
 }
 
-static void move_file(struct worker *w, unsigned int f)
-{
-	int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-
-	if (mremap(w->file[f], FILE_SIZE, FILE_SIZE, flags, w->file_away) ==
-	    MAP_FAILED)
-		return;
-	INSIST(mremap(w->file_away, FILE_SIZE, FILE_SIZE, flags, w->file[f]));
-	INSIST(mmap(w->file_away, FILE_SIZE, PROT_NONE,
-		    ANON | MAP_FIXED | MAP_NORESERVE, -1, 0));
-}
-
 /* The end of it is no longer there, for a moment */
 static void cut_file(unsigned int f)
 {
@@ -424,7 +424,7 @@ static void do_file(struct worker *w)
 		INSIST(mprotect(addr, nr * PAGE, RW));
 		break;
 	case 6:
-		move_file(w, f);
+		do_move(w, w->file[f], FILE_SIZE);
 		break;
 	case 7:
 		mlock(addr, nr * PAGE);
@@ -562,18 +562,6 @@ static void do_free(struct worker *w, char *addr, size_t len, unsigned int from,
 	for (i = from; i < from + nr; i++)
 		put(i);
 	__atomic_add_fetch(frees, 1, __ATOMIC_SEQ_CST);
-}
-
-static void do_move(struct worker *w, char *addr, size_t len)
-{
-	int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-
-	/* More than one mapping cannot be moved, and memory may be short */
-	if (mremap(addr, len, len, flags, w->away) == MAP_FAILED)
-		return;
-	INSIST(mremap(w->away, len, len, flags, addr));
-	INSIST(mmap(w->away, len, PROT_NONE, ANON | MAP_FIXED | MAP_NORESERVE,
-		    -1, 0));
 }
 
 static void do_splice(struct worker *w, unsigned int i)
@@ -727,17 +715,11 @@ static void make_files(void)
 		if (file_fd[f] < 0 ||
 		    (f != SYSV && ftruncate(file_fd[f], FILE_SIZE)))
 			fail("cannot make file %u: %s", f, strerror(errno));
-	for (i = 0; i < ARRAY_LEN(workers); i++) {
+	for (i = 0; i < ARRAY_LEN(workers); i++)
 		for (f = 0; f < NR_FILES; f++, at += FILE_SIZE + TABLE) {
 			workers[i].file[f] = at;
 			map_file(&workers[i], f, 0);
 		}
-		workers[i].file_away = mmap(at, FILE_SIZE, PROT_NONE,
-					    ANON | MAP_NORESERVE, -1, 0);
-		if (workers[i].file_away == MAP_FAILED)
-			fail("mmap: %s", strerror(errno));
-		at += FILE_SIZE + TABLE;
-	}
 	/* It goes when the last of us does */
 	shmctl(file_fd[SYSV], IPC_RMID, NULL);
 }
