@@ -115,31 +115,8 @@ static pte_t *cow_pte_table(pte_t *ptep)
 }
 
 /*
- * Entry of the PTE table at @addr, or NULL if there is no PMD table.  Stable
- * for who keeps the upper levels in place, see cow_pte_is_sharer() for others.
- */
-pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr)
-{
-	pgd_t *pgdp = pgd_offset(mm, addr), pgd = pgdp_get(pgdp);
-	p4d_t *p4dp, p4d;
-	pud_t *pudp, pud;
-
-	if (pgd_none(pgd) || unlikely(pgd_bad(pgd)))
-		return NULL;
-	p4dp = p4d_offset_lockless(pgdp, pgd, addr);
-	p4d = p4dp_get(p4dp);
-	if (p4d_none(p4d) || unlikely(p4d_bad(p4d)))
-		return NULL;
-	pudp = pud_offset_lockless(p4dp, p4d, addr);
-	pud = pudp_get(pudp);
-	if (!pud_present(pud) || pud_leaf(pud) || unlikely(pud_bad(pud)))
-		return NULL;
-	return pmd_offset_lockless(pudp, pud, addr);
-}
-
-/*
- * The same for the first address from *@addr on that has a PMD table, below
- * @end; *@addr moves there.  What is not mapped is stepped over at the level
+ * As cow_pte_find_pmd(), for the first address from *@addr on that has a PMD table,
+ * below @end; *@addr moves there.  What is not mapped is stepped over at the level
  * where it is missing.
  */
 pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,

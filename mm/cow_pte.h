@@ -48,6 +48,29 @@ static inline unsigned long cow_pte_slot(unsigned long addr)
 	return addr & PMD_MASK;
 }
 
+/*
+ * Entry of the PTE table at @addr, or NULL if there is no PMD table.  Stable
+ * for who keeps the upper levels in place, see cow_pte_is_sharer() for others.
+ */
+static inline pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr)
+{
+	pgd_t *pgdp = pgd_offset(mm, addr), pgd = pgdp_get(pgdp);
+	p4d_t *p4dp, p4d;
+	pud_t *pudp, pud;
+
+	if (pgd_none(pgd) || unlikely(pgd_bad(pgd)))
+		return NULL;
+	p4dp = p4d_offset_lockless(pgdp, pgd, addr);
+	p4d = p4dp_get(p4dp);
+	if (p4d_none(p4d) || unlikely(p4d_bad(p4d)))
+		return NULL;
+	pudp = pud_offset_lockless(p4dp, p4d, addr);
+	pud = pudp_get(pudp);
+	if (!pud_present(pud) || pud_leaf(pud) || unlikely(pud_bad(pud)))
+		return NULL;
+	return pmd_offset_lockless(pudp, pud, addr);
+}
+
 /* Is it the table of a file, that others may find and join? */
 static inline bool ptdesc_cow_pte_file(struct ptdesc *ptdesc)
 {
@@ -60,7 +83,6 @@ void cow_pte_enable(void);
 bool cow_pte_supported(void);
 int cow_pte_parse_mode(const char *name);
 ssize_t cow_pte_show_mode(char *buf, enum cow_pte_mode mode);
-pmd_t *cow_pte_find_pmd(struct mm_struct *mm, unsigned long addr);
 pmd_t *cow_pte_next_pmd(struct mm_struct *mm, unsigned long *addr,
 			unsigned long end);
 void cow_pte_flush(struct mm_struct *mm, unsigned long start,

@@ -660,32 +660,60 @@ static bool cow_pte_file_mark(struct ptdesc *ptdesc, unsigned long pass)
  * by a PUD entry, and an empty PMD entry may be that of a huge page which is just going
  * away, see zap_pmd_range().
  */
-bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
-			   unsigned long nr, unsigned long *pass)
+static noinline bool cow_pte_file_pass(struct mm_struct *mm, unsigned long addr,
+				       unsigned long end,
+				       struct cow_pte_pass *pass)
 {
-	unsigned long addr = vma->vm_start + (first << PAGE_SHIFT), from = addr;
-	unsigned long end = addr + (nr << PAGE_SHIFT);
 	static atomic_long_t passes;
 	bool zapped = true;
 	pmd_t *pmd, pmdval;
 
-	if (!*pass)
-		*pass = atomic_long_inc_return(&passes) << COW_PTE_PASS_SHIFT;
-	while ((pmd = cow_pte_next_pmd(vma->vm_mm, &addr, end))) {
-		if (addr != from)
+	if (!pass->mark)
+		pass->mark = atomic_long_inc_return(&passes) << COW_PTE_PASS_SHIFT;
+	do {
+		pmd = cow_pte_find_pmd(mm, addr);
+		if (!pmd) {
 			zapped = false;
+			pmd = cow_pte_next_pmd(mm, &addr, end);
+			if (!pmd)
+				break;
+		}
 		/* khugepaged may take it away, and frees it by RCU. */
 		rcu_read_lock();
 		pmdval = pmdp_get_lockless(pmd);
-		if (!pmd_table_published(pmdval) ||
-		    !cow_pte_file_mark(pmd_table_ptdesc(pmdval), *pass))
+		if (pmd_table_published(pmdval)) {
+			if (!cow_pte_file_mark(pmd_table_ptdesc(pmdval), pass->mark))
+				zapped = false;
+			pass->table = pmd_table(pmdval);
+		} else {
 			zapped = false;
+		}
 		rcu_read_unlock();
-		addr = pmd_addr_end(addr, end);
-		from = addr;
 		cond_resched();
+		addr = pmd_addr_end(addr, end);
+	} while (addr < end);
+	return zapped;
+}
+
+bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
+			   unsigned long nr, struct cow_pte_pass *pass)
+{
+	unsigned long addr = vma->vm_start + (first << PAGE_SHIFT);
+	unsigned long end = addr + (nr << PAGE_SHIFT);
+	pmd_t *pmd = cow_pte_find_pmd(vma->vm_mm, addr), pmdval;
+
+	/*
+	 * Mostly it is one table, and the one that the VMA before has.  The table is
+	 * not looked at: if it is another by now, it was published after the zap began.
+	 */
+	if (pmd && end - cow_pte_slot(addr) <= PMD_SIZE) {
+		pmdval = pmdp_get_lockless(pmd);
+		if (pmd_table_published(pmdval) && pmd_table(pmdval) == pass->table) {
+			cond_resched();
+			return true;
+		}
 	}
-	return zapped && from == end;
+	return cow_pte_file_pass(vma->vm_mm, addr, end, pass);
 }
 
 /*

@@ -86,6 +86,20 @@ struct cow_pte_seen {
 #endif
 };
 
+/**
+ * struct cow_pte_pass - a zap by file offset, which visits every VMA
+ * @mark: what it leaves in the tables that it has been to
+ * @table: the last of them
+ *
+ * Zeroed by who begins it.
+ */
+struct cow_pte_pass {
+#ifdef CONFIG_COW_PTE_FILE
+	unsigned long mark;
+	pte_t *table;
+#endif
+};
+
 #ifdef CONFIG_COW_PTE
 
 #include <linux/sched/coredump.h>
@@ -1143,7 +1157,7 @@ void __cow_pte_file_modify(struct vm_area_struct *vma, unsigned long start,
 			   unsigned long end);
 void __cow_pte_file_poison(struct ptdesc *ptdesc);
 bool __cow_pte_file_zapped(struct vm_area_struct *vma, unsigned long first,
-			   unsigned long nr, unsigned long *pass);
+			   unsigned long nr, struct cow_pte_pass *pass);
 
 /**
  * cow_pte_file_fault - join the table of a file, if there is one
@@ -1304,7 +1318,7 @@ static inline void cow_pte_file_leave_all(struct mm_struct *mm)
  * @vma: a VMA of the file, whose i_mmap_rwsem is held
  * @first: first page of it that is to be zapped
  * @nr: number of pages
- * @pass: which zap it is; 0 with the first VMA
+ * @pass: the zap
  *
  * The tables of this VMA may be those of one that was zapped before.  If not, they
  * count as zapped from here on.
@@ -1313,7 +1327,7 @@ static inline void cow_pte_file_leave_all(struct mm_struct *mm)
  */
 static inline bool cow_pte_file_zapped(struct vm_area_struct *vma,
 				       unsigned long first, unsigned long nr,
-				       unsigned long *pass)
+				       struct cow_pte_pass *pass)
 {
 	return cow_pte_file_any(vma->vm_mm) &&
 	       __cow_pte_file_zapped(vma, first, nr, pass);
@@ -1395,7 +1409,7 @@ static __always_inline void cow_pte_file_leave_all(struct mm_struct *mm)
 static __always_inline bool cow_pte_file_zapped(struct vm_area_struct *vma,
 						unsigned long first,
 						unsigned long nr,
-						unsigned long *pass)
+						struct cow_pte_pass *pass)
 {
 	return false;
 }

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Is the overlay exactly what build/linux holds, does it apply without fuzz, and
-# have checkpatch and shellcheck nothing to say?
+# Is the overlay exactly what build/linux holds, do it and the mutations apply without
+# fuzz, and have checkpatch and shellcheck nothing to say?
 #
 #   verify.sh            all of it
 #   verify.sh releases   does the overlay apply to each point release of the
@@ -108,6 +108,17 @@ verify_shell()
 	out=$(shellcheck -x -f gcc "${scripts[@]}" 2>&1) || bad "shellcheck:"$'\n'"$out"
 }
 
+# What the tests are tested with must not rot while what it breaks is edited.
+verify_mutations()
+{
+	local p
+
+	for p in "$TOP/$MUTATIONS"/*.patch; do
+		patch -s -f -p1 -F0 --dry-run -d "$KTREE" < "$p" > /dev/null 2>&1 ||
+			bad "${p#"$TOP"/} does not apply to build/linux: write it anew"
+	done
+}
+
 verify()
 {
 	check_tree
@@ -116,6 +127,7 @@ verify()
 	verify_applies
 	verify_style
 	verify_shell
+	verify_mutations
 	[ $failures -eq 0 ] || { say "$failures problem(s) in $(wc -l < "$work/items") item(s)"; exit 1; }
 	say "$(wc -l < "$work/items") item(s): same as build/linux, no fuzz, checkpatch is silent, and so is shellcheck on ${#scripts[@]} scripts"
 }

@@ -41,6 +41,9 @@ static int region_fd = -1;
 static int region_id = -1;
 static char mount_point[32];
 
+/* Does this run share, or is it the reference? */
+static enum cow_mode running;
+
 enum who {
 	FIRST,		/* has made it */
 	STRANGER,	/* has mapped it by itself */
@@ -210,6 +213,7 @@ static const char *start(enum cow_mode mode, enum backing what)
 	if (unsupported())
 		return unsupported();
 	race_start();
+	running = mode;
 	cow_world_start(mode);
 	set_file_mode(mode == COW_ON ? "prctl" : "never");
 	if (cow_call(FIRST, call_make, what))
@@ -347,6 +351,48 @@ static void op_mremap_dontunmap(void)
 	DO(mremap(T(1), TABLE, TABLE,
 		  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, T(4)) == T(4));
 	DO(cow_peek(T(4)));
+}
+
+/* Tables that the VMA at @addr has in common with others, in kB; -1: no such VMA */
+static long file_tables(const char *addr)
+{
+	unsigned long start, end;
+	bool found = false;
+	char line[256];
+	long kb = -1;
+	FILE *f = fopen("/proc/self/smaps", "re");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			found = (char *)start <= addr && addr < (char *)end;
+		/* an untouched kernel does not say */
+		if (found && kb < 0)
+			kb = 0;
+		if (found && sscanf(line, "FilePTE: %ld", &kb) == 1)
+			break;
+	}
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+/* What is tracked takes in what is not: others may write that without a fault */
+static void op_mremap_into_next(void)
+{
+	size_t i;
+
+	if (region_fd < 0)
+		return;
+	DO(munmap(T(1), 2 * TABLE));
+	DO(cow_write_file("/proc/self/clear_refs", "4"));
+	DO(mmap(T(2), TABLE, RW, MAP_SHARED | MAP_FIXED, region_fd, 2 * TABLE) ==
+	   T(2));
+	for (i = 0; i < TABLE_PAGES; i += STEP)
+		DO(cow_peek(T(2) + i * PAGE));
+	if (running == COW_ON && file_tables(T(2)) <= 0)
+		cow_fail("the table was not joined");
+	DO(mremap(T(0), TABLE, 2 * TABLE, 0) == T(0));
+	DO(file_tables(T(2)));
 }
 
 static void op_mremap_again(void)
@@ -582,6 +628,7 @@ FIXTURE_VARIANT_ADD(op, mremap) { DOES(mremap) };
 FIXTURE_VARIANT_ADD(op, mremap_part) { DOES(mremap_part) };
 FIXTURE_VARIANT_ADD(op, mremap_shrink) { DOES(mremap_shrink) };
 FIXTURE_VARIANT_ADD(op, mremap_dontunmap) { DOES(mremap_dontunmap) };
+FIXTURE_VARIANT_ADD(op, mremap_into_next) { DOES(mremap_into_next) };
 FIXTURE_VARIANT_ADD(op, mremap_again) { DOES(mremap_again) };
 FIXTURE_VARIANT_ADD(op, mlock) { DOES(mlock), .finish = op_munlock };
 FIXTURE_VARIANT_ADD(op, mlock_onfault) { DOES(mlock_onfault), .finish = op_munlock };
