@@ -278,6 +278,8 @@ PROGRAMS = (
        ("exit_ms", "ms")) for heap, text in (("flat", "only read"), ("objects", "of Python objects"))),
     ("forkexec", "forkexec", "shell command from 4 GiB", ("perl_cpu_us", "us"),
      ("python_cpu_us", "us"), ("python_vfork_cpu_us", "us")),
+    ("postgres", "postgres", "PostgreSQL, 64 backends that read 256 MiB", ("pagetables_kb", "KiB"),
+     ("first_faults", ""), ("first_ms", "ms"), ("later_ms", "ms"), ("exit_ms", "ms")),
 )
 
 

@@ -16,7 +16,7 @@ set -euo pipefail
 
 demo=(fork redis)
 quick=(fork fault window memory redis)
-full=(fork exec fault window window-cold memory shm shm-5000 micro small redis-load prefork forkexec afl untouched)
+full=(fork exec fault window window-cold memory shm shm-5000 micro small redis-load postgres prefork forkexec afl untouched)
 
 level=quick
 case ${1:-} in

@@ -120,6 +120,16 @@ summed()
 	fi
 }
 
+# What the tools and the workloads say and refuse, on this machine's own kernel
+tools()
+{
+	local log=$OUT/tools.log status=0
+
+	printf '== tools\n'
+	make -s -C "$TOP/tools/cowpte-bench" O="$BUILD/user/" test > "$log" 2>&1 || status=$?
+	count_tap "tools" "$log" "$status"
+}
+
 # mm_tests MODE [TEST...]: the quick ones of the kernel's own mm tests must say
 # what they say on an untouched kernel
 mm_tests()
@@ -158,7 +168,9 @@ all()
 	step "verify" "$SCRIPTS/verify.sh" || true
 	summed "scripts" "$SCRIPTS/test-scripts.sh"
 	summed "build matrix" "$SCRIPTS/matrix.sh" tiny no-migration
-	step "user programs" "$SCRIPTS/user.sh" bench || true
+	if step "user programs" "$SCRIPTS/user.sh" bench; then
+		tools
+	fi
 
 	if step "debug kernel" "$SCRIPTS/kernel.sh" debug; then
 		if step "selftests" "$SCRIPTS/user.sh" selftests; then

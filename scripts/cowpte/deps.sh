@@ -26,7 +26,8 @@ test_pkgs=(liburing-dev libcap-dev libnuma-dev bsdextrautils)
 soak_pkgs=(stress-ng trinity)
 
 # what only "make bench-full" and the workloads on real hardware need
-bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng perl python3)
+bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng perl python3
+	    postgresql)
 
 # a cross-compiler, and what its guests are made of
 ppc64le_pkgs=(gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross qemu-system-ppc

@@ -152,6 +152,13 @@ case $what in
 	workload redis-load redis-load.sh --size 1G --clients 4 --reps 1 --verify none \
 		--keep "$results" --series "$results/redis-load.series"
 	;;
+'full postgres')
+	for program in /usr/lib/postgresql/*/bin/postgres; do
+		local_copies "$program"
+	done
+	echo prctl > /sys/kernel/mm/cow_pte/file
+	workload postgres postgres.sh --size 256M --backends 64 --reps 1
+	;;
 'full prefork')
 	for heap in flat objects; do
 		workload prefork-$heap prefork.sh --size 1G --heap $heap --workers 32 \

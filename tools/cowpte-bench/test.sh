@@ -328,7 +328,7 @@ if [ -n "$have_python" ]; then
 	json "micro: JSON" "$common"
 	json "micro: order of the statistics" "$ordered"
 	json "micro: all operations, each once per mode" 'len(R) == len({(r["op"], r["mode"])
-		for r in R}) == 16 * len({r["mode"] for r in R})'
+		for r in R}) == 17 * len({r["mode"] for r in R})'
 	json "micro: samples" 'all(len(m["samples"]) == 6 and m["min"] > 0 for m in M)'
 	"$bench" micro --ops cow,fork --reps 1 --loops 1 --json "$dir/json" > "$dir/out" 2> "$dir/err"
 	json "micro: only some operations" '{r["op"] for r in R} == {"fork", "cow"}'
@@ -397,6 +397,7 @@ missing()
 }
 
 missing redis-load redis-server
+missing postgres postgresql
 missing prefork python3
 missing forkexec perl
 missing afl "afl\+\+"
@@ -441,6 +442,18 @@ if [ -n "$have_python" ]; then
 		fi
 	else
 		skip "redis-load" "no redis-server or redis-benchmark"
+	fi
+	if grep -qs '\[never\]' /sys/kernel/mm/cow_pte/file; then
+		skip "postgres" "shared memory is left out"
+	elif [ -n "$(find /usr/lib/postgresql -name initdb 2> /dev/null)" ]; then
+		script postgres --size 8M --backends 2
+		got=0
+		"$here/workloads/postgres.sh" --size 8M --backends 1 --user no/body \
+			> "$dir/out" 2> "$dir/err" || got=$?
+		# (who is not root has no choice)
+		is $(($(id -u) ? 0 : 2)) $got "postgres: a user who is not there"
+	else
+		skip "postgres" "no postgresql"
 	fi
 	if command -v afl-fuzz > /dev/null && command -v afl-cc > /dev/null; then
 		script afl --size 4M --execs 1000
