@@ -57,6 +57,10 @@ help:
 	@echo '  shell            an interactive guest (KERNEL=debug)'
 	@echo '  record-stock     record for check what the quick mm tests say on an untouched'
 	@echo '                   kernel (TESTS=...)'
+	@echo 'Send:'
+	@echo '  series           the overlay as a series of patches, in build/series'
+	@echo '  series-check     the same; does each step build, off and on? (15 minutes)'
+	@echo '  patch            build/cow_pte.patch, all in one, for a kernel tree of one'"'"'s own'
 	@echo 'Other:'
 	@echo '  deps             only install the packages that are missing (as root)'
 	@echo '  deps-bench, deps-static'
@@ -119,6 +123,15 @@ static:
 soak:
 	@$(S)/soak.sh
 
+series:
+	@$(S)/series.sh
+
+series-check:
+	@$(S)/series.sh check
+
+patch:
+	@$(S)/series.sh patch
+
 demo:
 	@$(S)/bench.sh demo
 
@@ -144,6 +157,7 @@ clean:
 	@$(S)/clean.sh
 
 .PHONY: help tree refresh verify verify-releases kernel build-matrix user selftests check \
-	user-ppc64le check-ppc64le test-scripts mm-tests mutations static soak record-stock demo bench bench-full \
+	user-ppc64le check-ppc64le test-scripts mm-tests mutations static soak series series-check \
+	patch record-stock demo bench bench-full \
 	bench-report shell deps deps-bench deps-static clean
 .NOTPARALLEL:

@@ -166,6 +166,7 @@ all()
 	"$SCRIPTS/deps.sh" build verify guest test soak
 	step "tree" "$SCRIPTS/tree.sh" || [ -d "$KTREE" ] || return 0
 	step "verify" "$SCRIPTS/verify.sh" || true
+	step "series" "$SCRIPTS/series.sh" || true
 	summed "scripts" "$SCRIPTS/test-scripts.sh"
 	summed "build matrix" "$SCRIPTS/matrix.sh" tiny no-migration
 	if step "user programs" "$SCRIPTS/user.sh" bench; then
