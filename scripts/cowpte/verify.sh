@@ -101,7 +101,7 @@ verify_shell()
 	while IFS= read -r f; do
 		line=
 		read -r line < "$f" || true
-		if [[ $f = *.sh || $line = '#!'*sh ]]; then
+		if [[ $f = *.sh || $f = *.bash || $line = '#!'*sh ]]; then
 			scripts+=("$f")
 		fi
 	done < <(find .ci scripts/cowpte tools -type f | sort)

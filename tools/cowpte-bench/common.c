@@ -189,7 +189,11 @@ int cowpte_vmstat(struct cowpte_vmstat *vs)
 	    parse_field(buf, "cow_pte_drop", &vs->drop) ||
 	    parse_field(buf, "cow_pte_fallback", &vs->fallback))
 		return -ENOENT;
+	if (parse_field(buf, "cow_pte_publish", &vs->publish))
+		vs->publish = 0;
 	if (parse_field(buf, "cow_pte_join", &vs->join))
 		vs->join = 0;
+	if (parse_field(buf, "cow_pte_leave", &vs->leave))
+		vs->leave = 0;
 	return 0;
 }

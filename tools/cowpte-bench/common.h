@@ -51,7 +51,10 @@ struct cowpte_vmstat {
 	unsigned long long reuse;
 	unsigned long long drop;
 	unsigned long long fallback;
-	unsigned long long join;	/* 0 from a kernel without tables of files */
+	/* 0 from a kernel without tables of files */
+	unsigned long long publish;
+	unsigned long long join;
+	unsigned long long leave;
 };
 
 int cowpte_get(void);

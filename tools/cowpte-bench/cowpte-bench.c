@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -2089,10 +2090,39 @@ static void finish(FILE *f, const char *name)
 		err(EXIT_FAILURE, "%s: write", name);
 }
 
+/* A file that cannot be written should not cost a measurement. */
+static void check_json(void)
+{
+	int fd = open(opt.json, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+
+	if (fd < 0)
+		err(EXIT_FAILURE, "%s", opt.json);
+	close(fd);
+}
+
+/* What was in the file stays until all results are written beside it. */
+static void write_json(void)
+{
+	struct stat st;
+	bool regular = !stat(opt.json, &st) && S_ISREG(st.st_mode);
+	char *name;
+	FILE *f;
+
+	if (asprintf(&name, "%s%s", opt.json, regular ? ".new" : "") < 0)
+		err(EXIT_FAILURE, "%s", opt.json);
+	f = fopen(name, "we");
+	if (!f)
+		err(EXIT_FAILURE, "%s", name);
+	print_json(f);
+	finish(f, name);
+	if (regular && rename(name, opt.json))
+		err(EXIT_FAILURE, "%s", opt.json);
+	free(name);
+}
+
 int main(int argc, char **argv)
 {
 	bool json_stdout;
-	FILE *json = NULL;
 
 	/* As what a measured child executes: see exec_nothing(). */
 	if (argc == 1 && !strcmp(argv[0], NOTHING_ARGV0))
@@ -2112,17 +2142,9 @@ int main(int argc, char **argv)
 	argp_parse(&main_argp, argc, argv, ARGP_IN_ORDER, NULL, NULL);
 	set_defaults();
 
-	/* A file that cannot be written should not cost a measurement. */
 	json_stdout = opt.json && !strcmp(opt.json, "-");
-	if (opt.json && !json_stdout) {
-		int fd = open(opt.json, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-
-		if (fd < 0)
-			err(EXIT_FAILURE, "%s", opt.json);
-		json = fdopen(fd, "w");
-		if (!json)
-			err(EXIT_FAILURE, "%s", opt.json);
-	}
+	if (opt.json && !json_stdout)
+		check_json();
 	clock_gettime(CLOCK_MONOTONIC, &started);
 	look_at_host();
 	check_modes();
@@ -2130,13 +2152,8 @@ int main(int argc, char **argv)
 	opt.cmd->run();
 	progress_clear();
 
-	if (json) {
-		/* Not a regular file perhaps: then there is nothing to cut. */
-		if (ftruncate(fileno(json), 0) && errno != EINVAL)
-			err(EXIT_FAILURE, "%s", opt.json);
-		print_json(json);
-		finish(json, opt.json);
-	}
+	if (opt.json && !json_stdout)
+		write_json();
 	if (json_stdout) {
 		print_json(stdout);
 	} else {

@@ -14,9 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common.h"
+#include "output.h"
 
 #define EXIT_CANNOT_EXEC	126
 #define EXIT_NOT_FOUND		127
@@ -26,9 +28,9 @@ static void __noreturn usage_help(void)
 	printf("\n"
 	       "Usage:\n"
 	       " %1$s run [options] [--] <command> [<argument>...]\n"
-	       " %1$s status [-a | -p <pid>...]\n"
-	       " %1$s on -p <pid>...\n"
-	       " %1$s off -p <pid>...\n"
+	       " %1$s status [options] [-a | <pid>...]\n"
+	       " %1$s on <pid>...\n"
+	       " %1$s off <pid>...\n"
 	       "\n"
 	       "Let processes share their page tables at fork() instead of copying them.\n"
 	       "\n"
@@ -38,12 +40,14 @@ static void __noreturn usage_help(void)
 	       " on, off   switch running processes for their coming forks\n"
 	       "\n"
 	       "Options:\n"
-	       " -p, --pid <pid>   a process; may be repeated\n"
-	       " -a, --all         status: all processes that are switched on\n"
-	       " -0, --off         run: without sharing, where it would be inherited\n"
+	       " -p, --pid <pid>[,<pid>...]  processes, as the operands are\n"
+	       " -a, --all                   status: all processes that are switched on\n"
+	       " -j, --json                  status: as JSON\n"
+	       " -w, --watch <seconds>       status: again and again, until interrupted\n"
+	       " -0, --off                   run: without sharing, where it would be inherited\n"
 	       "\n"
-	       " -h, --help        display this help\n"
-	       " -V, --version     display version\n"
+	       " -h, --help                  display this help\n"
+	       " -V, --version               display version\n"
 	       "\n"
 	       "Exit status: 0 success, 1 failure; of run: that of the command,\n"
 	       "126 it cannot be executed, 127 it is not found.\n"
@@ -89,6 +93,45 @@ static pid_t pid_arg(const char *arg)
 	return val;
 }
 
+/* The processes that the arguments name */
+struct pids {
+	pid_t *pid;
+	size_t nr;
+};
+
+/* One or several: "1", "1,2", or what pidof(1) prints, as one argument. */
+static void add_pids(struct pids *pids, const char *arg)
+{
+	char *list = strdup(arg), *word, *save;
+
+	if (!list)
+		err(EXIT_FAILURE, "arguments");
+	word = strtok_r(list, ", \t\n", &save);
+	if (!word)
+		pid_arg(arg);
+	for (; word; word = strtok_r(NULL, ", \t\n", &save)) {
+		pids->pid = reallocarray(pids->pid, pids->nr + 1,
+					 sizeof(*pids->pid));
+		if (!pids->pid)
+			err(EXIT_FAILURE, "arguments");
+		pids->pid[pids->nr++] = pid_arg(word);
+	}
+	free(list);
+}
+
+/* Has it ended, with nobody who has waited for it yet? */
+static bool is_zombie(pid_t pid)
+{
+	char path[64], buf[4096];
+	const char *state;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	if (read_file(path, buf, sizeof(buf)) < 0)
+		return false;
+	state = strstr(buf, "\nState:\t");
+	return state && state[8] == 'Z';
+}
+
 /*
  * Say why /proc/PID/cow_pte could not be used: the same errno stands for a
  * process that is not there and for a kernel that has no such file.
@@ -106,11 +149,13 @@ static void pid_error(pid_t pid, int error)
 			warnx("%d: no such process", (int)pid);
 		break;
 	case ESRCH:
-		if (!access(path, F_OK))
-			warnx("%d: has no memory of its own (a kernel thread, or ended)",
-			      (int)pid);
-		else
+		if (access(path, F_OK))
 			warnx("%d: no such process", (int)pid);
+		else if (is_zombie(pid))
+			warnx("%d: has ended", (int)pid);
+		else
+			warnx("%d: has no memory of its own (a kernel thread)",
+			      (int)pid);
 		break;
 	case EACCES:
 	case EPERM:
@@ -191,17 +236,19 @@ static int cmd_run(bool on, char **argv)
 	return error == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXEC;
 }
 
-static int cmd_switch(bool on, const pid_t *pids, size_t nr)
+static int cmd_switch(bool on, const struct pids *pids)
 {
 	int ret = EXIT_SUCCESS;
 	size_t i;
 
-	for (i = 0; i < nr; i++) {
-		int error = pid_set(pids[i], on);
+	for (i = 0; i < pids->nr; i++) {
+		int error = pid_set(pids->pid[i], on);
 
 		if (error) {
-			pid_error(pids[i], -error);
+			pid_error(pids->pid[i], -error);
 			ret = EXIT_FAILURE;
+		} else if (on && pids->pid[i] == 1) {
+			warnx("warning: process 1 is switched on: all that it starts from now on inherits it");
 		}
 	}
 	if (on && ret == EXIT_SUCCESS)
@@ -228,52 +275,87 @@ static void comm_of(pid_t pid, char *buf, size_t size)
 	}
 }
 
-static void kb_of(pid_t pid, const char *name, char *buf, size_t size)
+/* What status shows of a process; sizes that the kernel does not tell are -1. */
+struct shown {
+	pid_t pid;
+	char comm[64];
+	bool on;
+	long long pte, cow, file;
+};
+
+static long long kb_of(pid_t pid, const char *name)
 {
 	unsigned long long kb;
 
-	if (status_kb(pid, name, &kb))
-		snprintf(buf, size, "-");
+	return status_kb(pid, name, &kb) ? -1 : (long long)kb;
+}
+
+static void show_heading(void)
+{
+	printf("%7s %-15s %-7s %13s %13s %13s\n", "PID", "COMMAND", "COW-PTE",
+	       "VmPTE", "VmCowPTE", "VmFilePTE");
+}
+
+static void show_size(long long kb)
+{
+	if (kb < 0)
+		printf(" %13s", "-");
 	else
-		snprintf(buf, size, "%llu kB", kb);
+		printf(" %10lld kB", kb);
 }
 
-static void status_heading(void)
+static void show(struct json *json, pid_t pid, bool on)
 {
-	printf("%7s %-15s %-7s %13s %13s\n", "PID", "COMMAND", "COW-PTE",
-	       "VmPTE", "VmCowPTE");
+	struct shown p = { .pid = pid, .on = on };
+
+	comm_of(pid, p.comm, sizeof(p.comm));
+	p.pte = kb_of(pid, "VmPTE");
+	p.cow = kb_of(pid, "VmCowPTE");
+	p.file = kb_of(pid, "VmFilePTE");
+	if (!json) {
+		printf("%7d %-15s %-7s", (int)p.pid, p.comm, p.on ? "on" : "off");
+		show_size(p.pte);
+		show_size(p.cow);
+		show_size(p.file);
+		putchar('\n');
+		return;
+	}
+	json_open(json, NULL, '{');
+	json_int(json, "pid", p.pid);
+	json_str(json, "command", p.comm);
+	json_bool(json, "on", p.on);
+	if (p.pte >= 0)
+		json_int(json, "VmPTE", p.pte);
+	if (p.cow >= 0)
+		json_int(json, "VmCowPTE", p.cow);
+	if (p.file >= 0)
+		json_int(json, "VmFilePTE", p.file);
+	json_close(json, '}');
 }
 
-static void status_line(pid_t pid, int on)
-{
-	char comm[64], pte[32], cow[32];
-
-	comm_of(pid, comm, sizeof(comm));
-	kb_of(pid, "VmPTE", pte, sizeof(pte));
-	kb_of(pid, "VmCowPTE", cow, sizeof(cow));
-	printf("%7d %-15s %-7s %13s %13s\n", (int)pid, comm, on ? "on" : "off",
-	       pte, cow);
-}
-
-static int status_pids(const pid_t *pids, size_t nr)
+static int status_pids(struct json *json, const struct pids *pids)
 {
 	int ret = EXIT_SUCCESS;
-	bool heading = false;
+	bool heading = json;
 	size_t i;
 
-	for (i = 0; i < nr; i++) {
-		int on = pid_get(pids[i]);
+	if (json)
+		json_open(json, NULL, '[');
+	for (i = 0; i < pids->nr; i++) {
+		int on = pid_get(pids->pid[i]);
 
 		if (on < 0) {
-			pid_error(pids[i], -on);
+			pid_error(pids->pid[i], -on);
 			ret = EXIT_FAILURE;
 			continue;
 		}
 		if (!heading)
-			status_heading();
+			show_heading();
 		heading = true;
-		status_line(pids[i], on);
+		show(json, pids->pid[i], on);
 	}
+	if (json)
+		json_close(json, ']');
 	return ret;
 }
 
@@ -281,20 +363,20 @@ static int status_pids(const pid_t *pids, size_t nr)
  * Every process that is on. Those of other users cannot be looked at, which
  * is no error but must not pass for "off" either.
  */
-static int status_all(void)
+static int status_all(struct json *json)
 {
 	unsigned int hidden = 0;
 	struct dirent *d;
 	DIR *dir;
 	int on;
 
-	on = cowpte_get();
-	if (on < 0)
-		feature_error(-on);
 	dir = opendir("/proc");
 	if (!dir)
 		err(EXIT_FAILURE, "/proc");
-	status_heading();
+	if (json)
+		json_open(json, NULL, '[');
+	else
+		show_heading();
 	while ((d = readdir(dir))) {
 		pid_t pid;
 
@@ -303,18 +385,42 @@ static int status_all(void)
 		pid = atoi(d->d_name);
 		on = pid_get(pid);
 		if (on > 0)
-			status_line(pid, on);
+			show(json, pid, on);
 		else if (on == -EACCES || on == -EPERM)
 			hidden++;
 	}
 	closedir(dir);
+	if (json)
+		json_close(json, ']');
 	if (hidden)
 		warnx("%u processes could not be looked at: permission denied",
 		      hidden);
 	return EXIT_SUCCESS;
 }
 
-static int status_system(void)
+/* What status shows of the system, and how it is called in JSON. */
+static const struct {
+	bool files;
+	const char *name;
+	const char *text;
+	size_t offset;
+} counters[] = {
+	{ false, "share", "attached to a child by fork:", offsetof(struct cowpte_vmstat, share) },
+	{ false, "break", "copied at a change:", offsetof(struct cowpte_vmstat, brk) },
+	{ false, "reuse", "taken back by the last one:", offsetof(struct cowpte_vmstat, reuse) },
+	{ false, "drop", "given up as a whole:", offsetof(struct cowpte_vmstat, drop) },
+	{ false, "fallback", "copied by fork all the same:", offsetof(struct cowpte_vmstat, fallback) },
+	{ true, "publish", "made for a file:", offsetof(struct cowpte_vmstat, publish) },
+	{ true, "join", "of a file, joined:", offsetof(struct cowpte_vmstat, join) },
+	{ true, "leave", "of a file, left to others:", offsetof(struct cowpte_vmstat, leave) },
+};
+
+static unsigned long long counter(const struct cowpte_vmstat *vs, size_t i)
+{
+	return *(const unsigned long long *)((const char *)vs + counters[i].offset);
+}
+
+static int status_system(struct json *json)
 {
 	static const char *const meaning[] = {
 		[COWPTE_SYS_UNKNOWN] = "setting cannot be read",
@@ -322,35 +428,92 @@ static int status_system(void)
 		[COWPTE_SYS_PRCTL] = "processes that ask for it share page tables",
 		[COWPTE_SYS_ALWAYS] = "all processes share page tables",
 	};
-	enum cowpte_sysmode mode;
+	enum cowpte_sysmode mode = cowpte_sysmode(), file = cowpte_filemode();
+	long min_tables = cowpte_min_tables();
 	struct cowpte_vmstat vs;
 	unsigned long long kb;
-	long min_tables;
-	int on;
+	size_t i;
 
-	on = cowpte_get();
-	if (on < 0)
-		feature_error(-on);
-	mode = cowpte_sysmode();
-	printf("%-22s %s (%s)\n", "copy-on-write tables:",
-	       cowpte_sysmode_name(mode), meaning[mode]);
-	min_tables = cowpte_min_tables();
-	if (min_tables >= 0)
-		printf("%-22s %ld (smaller processes fork conventionally)\n",
-		       "min_tables:", min_tables);
-	if (!meminfo_kb("PageTables", &kb))
-		printf("%-22s %llu kB (shared tables counted once)\n",
-		       "PageTables:", kb);
-	if (cowpte_vmstat(&vs)) {
-		warnx("no cow_pte counters in /proc/vmstat");
+	if (cowpte_vmstat(&vs))
+		errx(EXIT_FAILURE, "no cow_pte counters in /proc/vmstat");
+	if (meminfo_kb("PageTables", &kb))
+		errx(EXIT_FAILURE, "no PageTables in /proc/meminfo");
+	if (json) {
+		json_open(json, NULL, '{');
+		json_str(json, "enabled", cowpte_sysmode_name(mode));
+		if (file)
+			json_str(json, "file", cowpte_sysmode_name(file));
+		if (min_tables >= 0)
+			json_int(json, "min_tables", min_tables);
+		json_int(json, "PageTables", (long long)kb);
+		for (i = 0; i < ARRAY_SIZE(counters); i++)
+			if (!counters[i].files || file)
+				json_int(json, counters[i].name,
+					 (long long)counter(&vs, i));
+		json_close(json, '}');
 		return EXIT_SUCCESS;
 	}
-	printf("%-22s %llu\n", "tables shared by fork:", vs.share);
-	printf("%-22s %llu\n", "copied at a write:", vs.brk);
-	printf("%-22s %llu\n", "reused by last owner:", vs.reuse);
-	printf("%-22s %llu\n", "dropped unread:", vs.drop);
-	printf("%-22s %llu\n", "copied by fork:", vs.fallback);
+	printf("%-28s %s (%s)\n", "copy-on-write page tables:",
+	       cowpte_sysmode_name(mode), meaning[mode]);
+	if (file)
+		printf("%-28s %s\n", "... of shared files:",
+		       cowpte_sysmode_name(file));
+	if (min_tables >= 0)
+		printf("%-28s %ld (smaller processes fork conventionally)\n",
+		       "min_tables:", min_tables);
+	printf("%-28s %llu kB (shared ones counted once)\n", "PageTables:", kb);
+	printf("page tables since the system started:\n");
+	for (i = 0; i < ARRAY_SIZE(counters); i++)
+		if (!counters[i].files || file)
+			printf("  %-28s %llu\n", counters[i].text, counter(&vs, i));
 	return EXIT_SUCCESS;
+}
+
+static int status(bool all, const struct pids *pids, bool as_json)
+{
+	struct json writer = { .f = stdout }, *json = as_json ? &writer : NULL;
+	int on = cowpte_get();
+
+	if (on < 0)
+		feature_error(-on);
+	if (all)
+		return status_all(json);
+	if (pids->nr)
+		return status_pids(json, pids);
+	return status_system(json);
+}
+
+/* A screen after the other, or a JSON text after the other. */
+static void __noreturn watch(double seconds, bool all, const struct pids *pids,
+			     bool as_json)
+{
+	struct timespec pause = {
+		.tv_sec = (time_t)seconds,
+		.tv_nsec = (long)((seconds - (time_t)seconds) * 1e9),
+	};
+
+	for (;;) {
+		if (!as_json && isatty(STDOUT_FILENO))
+			fputs("\033[H\033[J", stdout);
+		status(all, pids, as_json);
+		if (fflush(stdout) || ferror(stdout))
+			err(EXIT_FAILURE, "standard output");
+		nanosleep(&pause, NULL);
+	}
+}
+
+static double seconds_arg(const char *arg)
+{
+	char *end;
+	double val;
+
+	errno = 0;
+	val = strtod(arg, &end);
+	if (end == arg || *end || errno || !(val >= 0.1 && val <= 86400)) {
+		warnx("--watch: '%s' is not a number of seconds from 0.1 to 86400", arg);
+		usage_error();
+	}
+	return val;
 }
 
 int main(int argc, char **argv)
@@ -358,17 +521,20 @@ int main(int argc, char **argv)
 	static const struct option longopts[] = {
 		{ "all",	no_argument,		NULL, 'a' },
 		{ "help",	no_argument,		NULL, 'h' },
+		{ "json",	no_argument,		NULL, 'j' },
 		{ "off",	no_argument,		NULL, '0' },
 		{ "pid",	required_argument,	NULL, 'p' },
 		{ "version",	no_argument,		NULL, 'V' },
+		{ "watch",	required_argument,	NULL, 'w' },
 		{ NULL, 0, NULL, 0 }
 	};
 	enum { NONE, RUN, STATUS, ON, OFF } cmd = NONE;
 	const char *name;
-	pid_t *pids = NULL;
+	struct pids pids = { };
+	bool json = false;
 	bool off = false;
 	bool all = false;
-	size_t nr = 0;
+	double every = 0;
 	int ret, c;
 
 	name = argc > 1 ? argv[1] : NULL;
@@ -398,17 +564,23 @@ int main(int argc, char **argv)
 	argv[1] = argv[0];
 	argv++;
 	argc--;
-	/* '+': the options after the command to run are its own */
-	while ((c = getopt_long(argc, argv, "+ahp:V0", longopts, NULL)) != -1) {
+	/*
+	 * '+': the options after the command to run are its own. Processes may
+	 * stand before or behind options.
+	 */
+	while ((c = getopt_long(argc, argv, cmd == RUN ? "+hV0" : "ahjp:Vw:", longopts, NULL)) != -1) {
 		switch (c) {
 		case 'a':
 			all = true;
 			break;
+		case 'j':
+			json = true;
+			break;
 		case 'p':
-			pids = reallocarray(pids, nr + 1, sizeof(*pids));
-			if (!pids)
-				err(EXIT_FAILURE, "arguments");
-			pids[nr++] = pid_arg(optarg);
+			add_pids(&pids, optarg);
+			break;
+		case 'w':
+			every = seconds_arg(optarg);
 			break;
 		case '0':
 			off = true;
@@ -425,22 +597,20 @@ int main(int argc, char **argv)
 	argc -= optind;
 	argv += optind;
 
-	if ((cmd == RUN && (nr || all)) || (cmd != RUN && off) ||
-	    (cmd != STATUS && all) || (all && nr)) {
+	for (c = 0; cmd != RUN && c < argc; c++)
+		add_pids(&pids, argv[c]);
+
+	if ((cmd == RUN && (pids.nr || all)) || (cmd != RUN && off) ||
+	    (cmd != STATUS && (all || json || every)) || (all && pids.nr)) {
 		warnx("these options do not go with '%s' or with each other", name);
-		usage_error();
-	}
-	if (cmd != RUN && argc) {
-		warnx("unexpected argument '%s' (a process is given with -p)",
-		      argv[0]);
 		usage_error();
 	}
 	if (cmd == RUN && !argc) {
 		warnx("run: no command given");
 		usage_error();
 	}
-	if ((cmd == ON || cmd == OFF) && !nr) {
-		warnx("%s: no process given (-p)", name);
+	if ((cmd == ON || cmd == OFF) && !pids.nr) {
+		warnx("%s: no process given", name);
 		usage_error();
 	}
 
@@ -449,18 +619,15 @@ int main(int argc, char **argv)
 		return cmd_run(!off, argv);
 	case ON:
 	case OFF:
-		ret = cmd_switch(cmd == ON, pids, nr);
+		ret = cmd_switch(cmd == ON, &pids);
 		break;
 	default:
-		if (all)
-			ret = status_all();
-		else if (nr)
-			ret = status_pids(pids, nr);
-		else
-			ret = status_system();
+		if (every)
+			watch(every, all, &pids, json);
+		ret = status(all, &pids, json);
 		break;
 	}
-	free(pids);
+	free(pids.pid);
 	if (fflush(stdout) || ferror(stdout))
 		err(EXIT_FAILURE, "standard output");
 	return ret;

@@ -120,7 +120,17 @@ status 1 "unknown option" "$cowpte" status --frobnicate
 status 1 "run without a command" "$cowpte" run
 status 1 "on without a process" "$cowpte" on
 status 1 "off without a process" "$cowpte" off
-status 1 "a stray argument" "$cowpte" on 1
+status 1 "an operand that is no process" "$cowpte" on redis-server
+says 'invalid PID' "... is called invalid"
+for arg in '' ',' '1,x' '1 x'; do
+	status 1 "status of PIDs '$arg'" "$cowpte" status "$arg"
+	says 'invalid PID' "... is called invalid"
+done
+for arg in 0 x -1 100000; do
+	status 1 "status --watch $arg" "$cowpte" status --watch "$arg"
+	says "watch: '$arg'" "... is refused"
+done
+status 1 "-j does not go with on" "$cowpte" on -j 1
 for pid in 0 -1 x 1x '' 99999999999999999999 2147483648; do
 	status 1 "status of PID '$pid'" "$cowpte" status -p "$pid"
 	says 'invalid PID' "... is called invalid"
@@ -169,6 +179,39 @@ if [ -n "$feature" ]; then
 	status 0 "off -p" "$cowpte" off -p $pid
 	status 0 "status -p" "$cowpte" status -p $pid
 	says "^ *$pid .* off " "... shows off"
+	status 0 "on, several as one argument" "$cowpte" on "$pid $$"
+	status 0 "status, with commas" "$cowpte" status -p "$pid,$$"
+	is 2 "$(grep -c ' on ' "$dir/out")" "... shows both on"
+	status 0 "off, operands behind -p" "$cowpte" off -p $pid $$
+	status 0 "status, operands" "$cowpte" status $pid $$
+	is 2 "$(grep -c ' off ' "$dir/out")" "... shows both off"
+	if [ -n "$have_python" ]; then
+		"$cowpte" status --json $pid $$ > "$dir/json"
+		json "status --json of processes" "len(d) == 2 and d[0]['pid'] == $pid and
+			d[0]['on'] is False and d[0]['VmPTE'] > 0 and d[0]['VmCowPTE'] >= 0"
+		"$cowpte" status --json > "$dir/json"
+		json "status --json of the system" "d['enabled'] == '$setting' and
+			d['PageTables'] > 0 and d['share'] >= 0"
+		"$cowpte" status --json --all > "$dir/json"
+		json "status --json of all" "all(p['on'] for p in d)"
+	fi
+	timeout 3 "$cowpte" status --watch 0.2 $pid > "$dir/out" 2> "$dir/err"
+	is 124 $? "status --watch goes on until it is stopped"
+	is 1 "$(($(grep -c "^ *$pid " "$dir/out") > 3))" "... and shows it again and again"
+	sh -c 'sleep 0 & echo $! > "$0"; exec sleep 2' "$dir/zombie" &
+	zombie=$!
+	sleep 1
+	status 1 "a process that has ended" "$cowpte" on "$(cat "$dir/zombie")"
+	says 'has ended' "... is called so"
+	kill $zombie
+	wait $zombie 2> /dev/null
+	if unshare --pid --fork true 2> /dev/null; then
+		status 0 "on of process 1" \
+			unshare --pid --fork --mount-proc "$cowpte" on 1
+		says 'warning: process 1' "... warns"
+	else
+		skip "on of process 1" "needs the right to make a PID namespace"
+	fi
 	status 1 "one process of two is not there" "$cowpte" status -p $pid -p 2147483646
 	says "^ *$pid " "... the other is shown"
 	kill $pid

@@ -95,6 +95,7 @@ size_arg()
 mode=both
 reps=
 json=
+json_new=
 note=
 dir=
 cpu_only=
@@ -153,12 +154,23 @@ parse_args()
 	rest=("$@")
 }
 
-# json_writable: a file that cannot be written should not cost a measurement
+# json_writable: a file that cannot be written should not cost a measurement. What is
+# in it stays until all results are in $json_new.
 json_writable()
 {
 	[ -n "$json" ] || return 0
-	{ : > "$json"; } 2> /dev/null || die 1 "cannot write $json"
+	{ : >> "$json"; } 2> /dev/null || die 1 "cannot write $json"
 	json=$(realpath "$json")
+	json_new=$json
+	if [ -f "$json" ]; then
+		json_new=$json.new
+		files+=("$json_new")
+	fi
+}
+
+json_done()
+{
+	[ "$json_new" = "$json" ] || mv "$json_new" "$json" || die 1 "cannot write $json"
 }
 
 # need_program PROGRAM PACKAGE: or say how to get it
@@ -457,7 +469,7 @@ results()
 	echo
 	printf '%-*s  %-6s' "$wide" figure unit
 	printf '  %-4s  %12s  %12s  %12s\n' mode median min max
-	[ -z "$json" ] || exec {fd}> "$json" || die 1 "cannot write $json"
+	[ -z "$json" ] || exec {fd}> "$json_new" || die 1 "cannot write $json_new"
 	if [ -n "$json" ]; then
 		{
 			printf '{\n'
@@ -529,6 +541,7 @@ results()
 			json_warnings
 			printf '}\n'
 		} >&"$fd"
-		exec {fd}>&- || die 1 "cannot write $json"
+		exec {fd}>&- || die 1 "cannot write $json_new"
+		json_done
 	fi
 }

@@ -216,7 +216,8 @@ compare_digests()
 		quote "$redis_version"
 		text="{\"digests\": {$digests}, \"keys\": {$counts},"
 		text+=" \"server\": \"$product\", \"version\": $value, \"equal\": $equal}"
-		echo "$text" > "$json" || die 1 "cannot write $json"
+		echo "$text" > "$json_new" || die 1 "cannot write $json_new"
+		json_done
 	fi
 	[ $equal = true ] || die $EXIT_WRONG "the digests are not all the same"
 	echo "same DEBUG DIGEST ($product-server $redis_version)"
@@ -577,7 +578,8 @@ if [ -n "$json" ]; then
 			"$value" "$live_check" "$wrong"
 		json_warnings
 		printf '}\n'
-	} > "$json" || die 1 "cannot write $json"
+	} > "$json_new" || die 1 "cannot write $json_new"
+	json_done
 fi
 
 # --- files to keep: all is measured, and the results are written
