@@ -20,23 +20,34 @@ SMOKE_LIMIT=300
 SOAK_LIMIT=240
 
 # In force mode the programs that say most in a short time; with FULL=1, all.
-FORCED="syscalls tree threads"
+FORCED="tree threads"
 FULL=${FULL:-}
 
 # less PROGRAM: the options with which the longest programs leave out what says
-# least: some of the six processes that act in turn, the largest families; nothing
-# is left out with FULL=1
+# least: most of the processes that act in turn, the largest families, operations that
+# are like others; nothing is left out with FULL=1
 less()
 {
 	local kind
 
 	[ -z "$FULL" ] || return 0
 	case $1 in
-	advice|syscalls|uffd) echo "-T parent -T child -T third -T lender" ;;
-	swap) echo "-T parent -T child -T third -T borrower" ;;
-	faults) echo "-T parent -T third -T threaded" ;;
-	access) echo "-T parent -T third -T lender" ;;
+	advice|uffd) echo "-T parent -T child -T third -T lender -T borrower" ;;
+	syscalls) echo "-T parent -T child -T third -T lender -T threaded" ;;
+	swap) echo "-T parent -T child -T third -T borrower -T threaded" ;;
+	access) echo "-T parent -T third -T lender -T borrower" ;;
+	ends) echo "-T third -T thread" ;;
 	isolation) echo "-T third" ;;
+	files) echo "-T SYSV_CHILD -T TMPFS_GRANDCHILD" ;;
+	faults)
+		echo "-T parent -T third -T threaded"
+		printf -- '-V %s ' mlock_onfault migrate_pages madvise_populate_read \
+			madvise_unmergeable madvise_hugepage mremap_grow mremap_shrink \
+			mremap_dontunmap pkey_mprotect munlock uffd_copy uffd_zeropage \
+			uffd_move pagemap_scan madvise_collapse process_madvise \
+			ptrace_poke vm_writev vmsplice_in write_from load_from_hole \
+			mprotect_none_table map_fixed_file mbind_move
+		;;
 	counters) echo "-V all_break_62 -V half_break_62 -V break_then_fork_62" ;;
 	families)
 		printf -- '-V %s ' of_70 first_of_70_exits first_of_70_breaks \
@@ -196,6 +207,10 @@ all()
 	fi
 }
 
-mkdir -p "$OUT"
-trap summary EXIT
-all
+# (in braces: read as a whole, as this file may be edited while it runs)
+{
+	mkdir -p "$OUT"
+	trap summary EXIT
+	all
+	exit
+}

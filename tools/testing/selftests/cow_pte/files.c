@@ -550,6 +550,23 @@ static void op_punch(void)
 		     STEP * PAGE, TABLE));
 }
 
+static void op_punch_page(void)
+{
+	if (region_fd < 0)
+		return;
+	DO(fallocate(region_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		     TABLE + 2 * STEP * PAGE, STEP * PAGE));
+}
+
+/* The others have a table in common, and this one has its own */
+static void op_punch_own(void)
+{
+	DO(mprotect(T(1), PAGE, PROT_READ));
+	DO(mprotect(T(1), PAGE, RW));
+	DO(cow_peek(T(1) + 2 * STEP * PAGE));
+	op_punch_page();
+}
+
 static void op_write_file(void)
 {
 	static char buf[2 * PAGE];
@@ -647,6 +664,8 @@ FIXTURE_VARIANT_ADD(op, clear_refs) { DOES(clear_refs) };
 FIXTURE_VARIANT_ADD(op, clear_soft_dirty) { DOES(clear_soft_dirty), .finish = op_soft_dirty_again };
 FIXTURE_VARIANT_ADD(op, truncate) { DOES(truncate), .finish = op_extend };
 FIXTURE_VARIANT_ADD(op, punch) { DOES(punch) };
+FIXTURE_VARIANT_ADD(op, punch_page) { DOES(punch_page) };
+FIXTURE_VARIANT_ADD(op, punch_own) { DOES(punch_own) };
 FIXTURE_VARIANT_ADD(op, write_file) { DOES(write_file) };
 FIXTURE_VARIANT_ADD(op, sync) { DOES(sync) };
 FIXTURE_VARIANT_ADD(op, uffd) { DOES(uffd) };
