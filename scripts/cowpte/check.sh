@@ -207,10 +207,7 @@ all()
 	fi
 }
 
-# (in braces: read as a whole, as this file may be edited while it runs)
-{
-	mkdir -p "$OUT"
-	trap summary EXIT
-	all
-	exit
-}
+mkdir -p "$OUT"
+trap summary EXIT
+# (in one line: this file may be edited while it runs)
+all; exit
