@@ -1370,12 +1370,16 @@ static void cow_pte_walk_lender(struct mm_struct *mm, struct ptdesc *lender,
 	lender->pt_cow_word |= COW_PTE_WALKED;
 }
 
-void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
+void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+			   bool counts_loans)
 {
 	unsigned long slot = cow_pte_slot(addr);
 	struct ptdesc *ptdesc;
 	spinlock_t *pml, *ptl;
 
+	/* The table may become one that borrows: see cow_pte_walk_again(). */
+	if (counts_loans && pmd_table_protected(pmdp_get_lockless(pmd)))
+		return;
 	pml = pmd_lock(mm, pmd);
 	if (pmd_table_protected(*pmd)) {
 		ptdesc = pmd_table_ptdesc(*pmd);
@@ -2344,6 +2348,8 @@ void __cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm, pte_t *ptep
 		view->first = true;
 	}
 	view->searched = false;
+	if (ptdesc_cow_pte(ptdesc) && ptdesc->pt_cow_word & COW_PTE_LENDS)
+		view->loans = ptdesc->pt_cow_loan;
 }
 
 void __cow_pte_clear_young(struct vm_area_struct *vma, unsigned long addr,
@@ -2418,8 +2424,13 @@ int __cow_pte_hidden_mappings(struct cow_pte_view *view, struct mm_struct *mm,
 	pte_t pte = ptep_get(ptep), other;
 	swp_entry_t entry = {};
 	int hidden = view->own;
+	struct ptdesc *borrower;
 	unsigned int i;
 
+	/* Loans end under this table's lock. */
+	for (borrower = view->loans; borrower; borrower = borrower->pt_cow_next)
+		hidden += cow_pte_entry_borrowed(ptep_get(cow_pte_ptdesc_table(borrower) +
+							  index));
 	if (!view->searched) {
 		cow_pte_search(view, mm, addr, virt_to_ptdesc(ptep));
 		view->searched = true;

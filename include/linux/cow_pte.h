@@ -54,6 +54,7 @@ struct cow_pte_fork {
  * @first: the observed process had it before the others
  * @searched: the tables of others have been looked for
  * @nr: how many were found
+ * @loans: the first table that borrows from this one
  * @table: the shared tables that others have in the same place
  * @hidden: mappings of each that a mapcount does not show
  *
@@ -67,6 +68,7 @@ struct cow_pte_view {
 	bool first;
 	bool searched;
 	unsigned int nr;
+	struct ptdesc *loans;
 	pte_t *table[16];
 	int hidden[16];
 #endif
@@ -159,7 +161,8 @@ int __cow_pte_break_edges(struct mm_struct *mm, unsigned long start,
 			  unsigned long end);
 void __cow_pte_settle(struct mm_struct *mm, unsigned long addr, pte_t *ptep,
 		      int nr);
-void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
+void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+			   bool counts_loans);
 bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr);
 void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr);
 long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
@@ -452,12 +455,28 @@ static inline bool cow_pte_borrowed(pte_t pte)
  * @mm: the mm; its mmap_lock is held
  * @pmd: entry that may point to the table
  * @addr: an address in the table's range
+ * @counts_loans: the walker asks cow_pte_hidden_mappings() about what a table lends, and
+ *	cow_pte_walk_again() about one that borrows
  */
 static inline void cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd,
-				       unsigned long addr)
+				       unsigned long addr, bool counts_loans)
 {
 	if (pmd_cow_pte(pmdp_get_lockless(pmd)))
-		__cow_pte_settle_walk(mm, pmd, addr);
+		__cow_pte_settle_walk(mm, pmd, addr, counts_loans);
+}
+
+/**
+ * cow_pte_walk_again - has a walk met a table that borrows?
+ * @pmd: entry that points to the table, whose lock is held
+ *
+ * Another thread of the mm may have broken a table that was not settled because it
+ * only lends.
+ *
+ * Return: true if the walk has to come to this entry again.
+ */
+static inline bool cow_pte_walk_again(pmd_t *pmd)
+{
+	return cow_pte_enabled() && pmd_table_borrows(*pmd);
 }
 
 /**
@@ -668,6 +687,7 @@ static inline void cow_pte_view(struct cow_pte_view *view, struct mm_struct *mm,
 	view->mixed = false;
 	view->searched = true;
 	view->nr = 0;
+	view->loans = NULL;
 	if (cow_pte_enabled() && (mm->cow_pte.family || cow_pte_file_any(mm)))
 		__cow_pte_view(view, mm, ptep);
 }
@@ -692,7 +712,7 @@ static inline int cow_pte_hidden_mappings(struct cow_pte_view *view,
 					  int mapcount)
 {
 	/* No table but ours maps it? */
-	if (mapcount < 2 || (view->searched && !view->nr))
+	if (!view->loans && (mapcount < 2 || (view->searched && !view->nr)))
 		return view->own;
 	return __cow_pte_hidden_mappings(view, mm, addr, ptep);
 }
@@ -991,8 +1011,14 @@ static __always_inline bool cow_pte_borrowed(pte_t pte)
 }
 
 static __always_inline void cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd,
-						unsigned long addr)
+						unsigned long addr,
+						bool counts_loans)
 {
+}
+
+static __always_inline bool cow_pte_walk_again(pmd_t *pmd)
+{
+	return false;
 }
 
 static __always_inline bool cow_pte_others(struct mm_struct *mm, pmd_t *pmd,

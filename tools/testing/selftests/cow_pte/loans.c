@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -392,17 +393,21 @@ static const char *run_look(enum cow_mode mode, const void *arg)
 {
 	unsigned int proc = *(const unsigned int *)arg, i;
 	const char *why = start(mode, 2);
-	long pss;
+	long pss, settled;
 
 	if (why)
 		return why;
 	borrow(mode, 1);
+	settled = cow_vmstat("cow_pte_settle");
 	/* Before anybody is looked at, then again */
 	for (i = 0; i < 2; i++) {
 		pss = pss_of(proc);
 		cow_log("Pss_Anon", i, pss);
-		if (mode == COW_ON && i == 0)
-			must_count("cow_pte_settle", nr_settled, 2);
+		if (mode == COW_ON && i == 0 && proc)
+			must_count("cow_pte_settle", settled, 2);
+		/* To look at who lends ends no loan */
+		if (!proc && cow_vmstat("cow_pte_settle") != settled)
+			cow_fail("to look at who lends has settled the loans");
 	}
 	cow_log("pagemap", 0, !(cow_pagemap(world->pid[proc], world->page[20]) &
 				PM_EXCLUSIVE));
@@ -410,6 +415,104 @@ static const char *run_look(enum cow_mode mode, const void *arg)
 	cow_check_all("after somebody looked");
 	cow_exit(0);
 	finish();
+	return NULL;
+}
+
+/*
+ * While one thread has its statistics read, another writes, so that a table which was
+ * lending becomes one that borrows: what is resident stays so.
+ */
+static struct {
+	pthread_t thread;
+	volatile bool stop;
+	long least;
+	long reads;
+} watch;
+
+/* kB that are resident of the mapping at T(0) */
+static long rss_of_tables(void)
+{
+	unsigned long start, end;
+	bool found = false;
+	char line[256];
+	long kb = -1;
+	FILE *f = fopen("/proc/self/smaps", "re");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			found = (char *)start <= T(0) && T(0) < (char *)end;
+		if (found && sscanf(line, "Rss: %ld", &kb) == 1)
+			break;
+	}
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+static void *watch_rss(void *arg)
+{
+	while (!watch.stop) {
+		long kb = rss_of_tables();
+
+		if (kb < watch.least)
+			watch.least = kb;
+		watch.reads++;
+	}
+	return NULL;
+}
+
+static long call_write_and_watch(const long *arg)
+{
+	long before = rss_of_tables();
+	int round, pipefd[2];
+	pid_t pid;
+	char c;
+
+	watch.least = before;
+	watch.stop = false;
+	watch.reads = 0;
+	if (pthread_create(&watch.thread, NULL, watch_rss, NULL))
+		return -1;
+	for (round = 0; round < 200 || watch.reads < 50; round++) {
+		if (pipe(pipefd))
+			break;
+		pid = fork();
+		if (!pid) {
+			/* until the parent has written */
+			close(pipefd[1]);
+			while (read(pipefd[0], &c, 1) > 0)
+				;
+			_exit(0);
+		}
+		close(pipefd[0]);
+		if (pid > 0) {
+			cow_try_write(world->page[3], round);
+			cow_try_write(world->page[FIRST_OF_T1 + 3], round);
+		}
+		close(pipefd[1]);
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			break;
+	}
+	watch.stop = true;
+	pthread_join(watch.thread, NULL);
+	return watch.least < before ? before - watch.least : 0;
+}
+
+static const char *run_watched(enum cow_mode mode, const void *arg)
+{
+	const char *why = start(mode, 2);
+	long lent = cow_vmstat("cow_pte_lend"), lost;
+
+	if (why)
+		return why;
+	/* It forks by itself */
+	cow_exit(1);
+	lost = cow_call(0, call_write_and_watch, 0);
+	if (lost)
+		cow_fail("%ld kB were not seen for a while", lost);
+	if (mode == COW_ON)
+		must_count("cow_pte_lend", lent, 100);
+	cow_world_stop();
 	return NULL;
 }
 
@@ -526,6 +629,11 @@ TEST_F_TIMEOUT(loan, look_at_borrower, 120)
 	unsigned int proc = 1;
 
 	COW_REPORT(cow_run_warm(run_look, &proc));
+}
+
+TEST_F_TIMEOUT(loan, watched_by_another_thread, 240)
+{
+	COW_REPORT(cow_run(run_watched, NULL));
 }
 
 TEST_F_TIMEOUT(loan, reference_of_borrower_before, 120)
