@@ -137,7 +137,7 @@ scan()
 	minor_faults "${pids[$1]}"
 	before=$value
 	t=${EPOCHREALTIME//[!0-9]/}
-	ask "$1" "select sum(length(filler)) from bench;"
+	ask "$1" "select sum(octet_length(filler)) from bench;"
 	ms=$(awk -v a="$t" -v b="${EPOCHREALTIME//[!0-9]/}" 'BEGIN { printf "%.3f", (b - a) / 1000 }')
 	[ "$value" = $((nr_rows * ROW)) ] ||
 		die "$EXIT_WRONG" "backend $1 read $value bytes instead of $((nr_rows * ROW))"
