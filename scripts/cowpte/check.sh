@@ -19,8 +19,9 @@ SELFTESTS_LIMIT=${SELFTESTS_LIMIT:-3600}
 SMOKE_LIMIT=300
 SOAK_LIMIT=240
 
-# In force mode the programs that say most in a short time; with FULL=1, all.
-FORCED="tree threads"
+# In force mode the program that says most in a short time, beside the kernel's own
+# tests and soak; with FULL=1, all.
+FORCED="tree"
 FULL=${FULL:-}
 
 # less PROGRAM: the options with which the longest programs leave out what says
@@ -34,10 +35,14 @@ less()
 	case $1 in
 	advice|uffd) echo "-T parent -T child -T third -T lender -T borrower" ;;
 	syscalls) echo "-T parent -T child -T third -T lender -T threaded" ;;
-	swap) echo "-T parent -T child -T third -T borrower -T threaded" ;;
+	swap)
+		echo "-T parent -T child -T third -T borrower -T threaded"
+		printf -- '-V %s ' {read,write}_{large,mthp,zram} read_zram_mthp \
+			swapoff_{large,mthp} cache_hit_zram
+		;;
 	access) echo "-T parent -T third -T lender -T borrower" ;;
 	ends) echo "-T third -T thread" ;;
-	isolation) echo "-T third" ;;
+	isolation) echo "-T third -V memfd -V tmpfs -V mthp" ;;
 	files) echo "-T SYSV_CHILD -T TMPFS_GRANDCHILD" ;;
 	faults)
 		echo "-T parent -T third -T threaded"
@@ -48,7 +53,11 @@ less()
 			ptrace_poke vm_writev vmsplice_in write_from load_from_hole \
 			mprotect_none_table map_fixed_file mbind_move
 		;;
-	counters) echo "-V all_break_62 -V half_break_62 -V break_then_fork_62" ;;
+	counters)
+		printf -- '-V %s ' {all_break,half_break,break_then_fork}_62 \
+			memfd_child_{dontneed,dontneed_part,fills,mprotect,mremap,munmap,reads} \
+			memfd_{grandchild,middle_exit,parent_exit,parent_munmap,two_children}
+		;;
 	families)
 		printf -- '-V %s ' of_70 first_of_70_exits first_of_70_breaks \
 			hole_of_a_page_of_70 everything_of_70
@@ -58,6 +67,7 @@ less()
 		for kind in anon memfd zeropage swapped thp_split mthp ksm; do
 			printf -- '-V %s_in_third -V %s_in_threaded ' $kind $kind
 		done
+		printf -- '-V %s ' {memfd,mthp}_{before_fork,in_child,in_parent}
 		;;
 	esac
 }
@@ -199,7 +209,7 @@ all()
 		else
 			result 1 "selftests: there is none to run"
 		fi
-		mm_tests never cow
+		[ -z "$FULL" ] || mm_tests never cow
 		mm_tests always
 		soak
 	fi

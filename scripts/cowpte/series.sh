@@ -56,9 +56,13 @@ write_series()
 		git clone -q --shared --no-checkout "$KTREE" "$WORK"
 	fi
 	sgit fetch -q origin "refs/tags/base:refs/tags/base" --force
-	sgit checkout -q --force -B series base
-	sgit clean -qfdx
 	overlay_copy "$OUT/overlay"
+	# (only the files that change: to check out all takes a while)
+	sgit symbolic-ref HEAD refs/heads/series
+	sgit update-ref refs/heads/series "$(sgit rev-parse 'base^{commit}')"
+	sgit read-tree base
+	(cd "$OUT/overlay" && find . -name '*.patch' -printf '%P\n') | sed 's/\.patch$//' |
+		sgit checkout-index -q -f --stdin
 	python3 "$SCRIPTS/series.py" "$OUT/overlay" "$SERIES_DIR" "$WORK" || exit $TOLD
 	n=$(sgit rev-list --count base..series)
 	# (patience: the patches of new text are easier to read)
@@ -152,6 +156,8 @@ check_builds()
 {
 	local rev n=0 mode list log title start
 
+	sgit checkout -q --force series
+	sgit clean -qfdx
 	rm -rf "$KOUT-on" "$KOUT-off"
 	mkdir -p "$KOUT-on" "$KOUT-off"
 	while read -r rev; do
