@@ -48,7 +48,7 @@ verify_config()
 		got=$(grep -m 1 "^$sym=" "$out/.config" | cut -d= -f2-) || got=n
 		[ "$got" = "$val" ] && continue
 		case $sym in
-		CONFIG_COW_PTE|CONFIG_DEBUG_COW_PTE)
+		CONFIG_COW_PTE|CONFIG_COW_PTE_FILE|CONFIG_DEBUG_COW_PTE)
 			grep -rqsE --include='Kconfig*' "^config ${sym#CONFIG_}\$" \
 				"$src/mm" "$src/lib" || continue
 			;;
