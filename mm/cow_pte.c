@@ -1116,8 +1116,12 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
  * is about to look at its entries.
  */
 
-/* A page is looked for in so many tables at most. */
-#define COW_PTE_MAX_BORROWERS	8
+/*
+ * A page is looked for in so many tables at most; so many are settled as a whole
+ * under one hold of the lender's lock.
+ */
+#define COW_PTE_MAX_BORROWERS	32
+#define COW_PTE_SETTLE_MAX	8
 #define COW_PTE_BORROWER_NESTING	2
 
 /* In a table with COW_PTE_BORROWS; the zero pages are special, too. */
@@ -1131,16 +1135,23 @@ static pte_t *cow_pte_ptdesc_table(struct ptdesc *ptdesc)
 	return ptdesc_address(ptdesc);
 }
 
+/* Of a table whose lock is held. */
+static unsigned int cow_pte_nr_borrowers(struct ptdesc *lender)
+{
+	struct ptdesc *borrower;
+	unsigned int nr = 0;
+
+	if (lender->pt_cow_word & COW_PTE_LENDS)
+		for (borrower = lender->pt_cow_loan; borrower;
+		     borrower = borrower->pt_cow_next)
+			nr++;
+	return nr;
+}
+
 static bool cow_pte_may_lend(struct ptdesc *ptdesc)
 {
-	struct ptdesc *borrower = ptdesc->pt_cow_loan;
-	int nr = 0;
-
-	if (ptdesc->pt_cow_word & COW_PTE_WALKED)
-		return false;
-	for (; borrower; borrower = borrower->pt_cow_next)
-		nr++;
-	return nr < COW_PTE_MAX_BORROWERS;
+	return !(ptdesc->pt_cow_word & COW_PTE_WALKED) &&
+	       cow_pte_nr_borrowers(ptdesc) < COW_PTE_MAX_BORROWERS;
 }
 
 /* The borrower is known to nobody yet; under the lender's lock. */
@@ -1245,6 +1256,63 @@ static void cow_pte_settle_borrowers(struct mm_struct *mm, struct ptdesc *lender
 		cow_pte_settle_table(mm, lender, borrower, slot);
 		spin_unlock(ptl);
 	}
+}
+
+/*
+ * The lender of the table behind this entry, be it that one or another, locked.  The
+ * lock of the PMD page is held.
+ * Return: NULL if there is none.
+ */
+static struct ptdesc *cow_pte_lock_lender_of(pmd_t *pmd)
+{
+	struct ptdesc *ptdesc;
+
+	if (pmd_table_protected(*pmd)) {
+		ptdesc = pmd_table_ptdesc(*pmd);
+		spin_lock_nested(ptlock_ptr(ptdesc), SINGLE_DEPTH_NESTING);
+		return ptdesc;
+	}
+	if (pmd_table_borrows(*pmd))
+		return cow_pte_lock_lender(pmd_table_ptdesc(*pmd));
+	return NULL;
+}
+
+/*
+ * All borrowers are about to be settled: because the mm is alone with its table, or
+ * walks it.  One under each hold of the locks, until few are left, other borrowers
+ * than the mm's own table first.
+ */
+static void cow_pte_settle_crowd(struct mm_struct *mm, pmd_t *pmd,
+				 unsigned long slot, bool walk)
+{
+	struct ptdesc *lender, *borrower;
+	pmd_t pmdval = pmdp_get_lockless(pmd);
+	spinlock_t *pml, *ptl;	/* of the PMD page; the borrower's */
+	bool more;
+
+	if (pmd_table_protected(pmdval) ?
+	    !(READ_ONCE(pmd_table_ptdesc(pmdval)->pt_cow_word) & COW_PTE_LENDS) :
+	    !walk)
+		return;
+	do {
+		pml = pmd_lock(mm, pmd);
+		lender = cow_pte_lock_lender_of(pmd);
+		more = lender && cow_pte_nr_borrowers(lender) > COW_PTE_SETTLE_MAX &&
+		       (walk || (pmd_table_protected(*pmd) &&
+				 lender->pt_cow_sharers == 1));
+		if (more) {
+			borrower = lender->pt_cow_loan;
+			if (borrower == pmd_table_ptdesc(*pmd))
+				borrower = borrower->pt_cow_next;
+			ptl = ptlock_ptr(borrower);
+			spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+			cow_pte_settle_table(mm, lender, borrower, slot);
+			spin_unlock(ptl);
+		}
+		if (lender)
+			spin_unlock(ptlock_ptr(lender));
+		spin_unlock(pml);
+	} while (more);
 }
 
 /* For check_mm(); else nobody looks at the counters of a dying mm any more. */
@@ -1374,27 +1442,21 @@ void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 			   bool counts_loans)
 {
 	unsigned long slot = cow_pte_slot(addr);
-	struct ptdesc *ptdesc;
-	spinlock_t *pml, *ptl;
+	struct ptdesc *lender;
+	spinlock_t *pml;	/* of the PMD page */
 
 	/* The table may become one that borrows: see cow_pte_walk_again(). */
 	if (counts_loans && pmd_table_protected(pmdp_get_lockless(pmd)))
 		return;
+	cow_pte_settle_crowd(mm, pmd, slot, true);
 	pml = pmd_lock(mm, pmd);
-	if (pmd_table_protected(*pmd)) {
-		ptdesc = pmd_table_ptdesc(*pmd);
-		ptl = ptlock_ptr(ptdesc);
-		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
-		cow_pte_walk_lender(mm, ptdesc, slot);
-		spin_unlock(ptl);
-	} else if (pmd_table_borrows(*pmd)) {
-		ptdesc = cow_pte_lock_lender(pmd_table_ptdesc(*pmd));
-		if (ptdesc) {
-			cow_pte_walk_lender(mm, ptdesc, slot);
-			spin_unlock(ptlock_ptr(ptdesc));
-		}
-		cow_pte_end_borrower(mm, pmd, slot, false);
+	lender = cow_pte_lock_lender_of(pmd);
+	if (lender) {
+		cow_pte_walk_lender(mm, lender, slot);
+		spin_unlock(ptlock_ptr(lender));
 	}
+	if (pmd_table_borrows(*pmd))
+		cow_pte_end_borrower(mm, pmd, slot, false);
 	spin_unlock(pml);
 }
 
@@ -1653,6 +1715,7 @@ static int cow_pte_do_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr
 	pte_t *table;
 
 again:
+	cow_pte_settle_crowd(mm, pmd, slot, false);
 	pml = pmd_lock(mm, pmd);
 	if (!pmd_table_protected(*pmd)) {
 		/* If not, another thread of this mm was here first. */
@@ -1771,6 +1834,7 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 	spinlock_t *pml, *ptl;
 	bool others = false;
 
+	cow_pte_settle_crowd(mm, pmd, cow_pte_slot(addr), false);
 	pml = pmd_lock(mm, pmd);
 	if (pmd_table_published(*pmd)) {
 		/* Even if none has joined yet. */
@@ -2065,6 +2129,10 @@ static noinline long cow_pte_drop_run(struct mm_struct *mm, pmd_t *pmd,
 				continue;
 			break;
 		}
+		/* A crowd is settled first, by who begins a run here. */
+		if (unlikely(READ_ONCE(pmd_table_ptdesc(*pmd)->pt_cow_word) &
+			     COW_PTE_LENDS) && pmd != start)
+			break;
 		if (!cow_pte_drop(mm, pmd, slot, true))
 			break;
 		nr_dropped++;
@@ -2111,6 +2179,7 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		return 1;
 	}
 
+	cow_pte_settle_crowd(mm, pmd, slot, false);
 	if (tlb->fullmm) {
 		cow_pte_unload(mm);
 		return cow_pte_drop_run(mm, pmd, slot, end);
@@ -2259,11 +2328,16 @@ void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
  * To a fork() in the middle of a table an entry is ahead or behind: zap those
  * behind first.
  */
-unsigned long __cow_pte_zap_end(struct mm_struct *mm, unsigned long addr,
-				unsigned long end)
+unsigned long __cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
+				unsigned long addr, unsigned long end)
 {
+	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	struct cow_pte_fork *fork;
 
+	/* Each entry is settled in all tables that borrow it. */
+	if (ptdesc_cow_pte(ptdesc) &&
+	    cow_pte_nr_borrowers(ptdesc) > COW_PTE_SETTLE_MAX)
+		end = min(end, addr + PTRS_PER_PTE / 8 * PAGE_SIZE);
 	spin_lock(&mm->cow_pte.lock);
 	fork = mm->cow_pte.fork;
 	if (fork && fork->pos > addr && fork->pos < end)

@@ -168,8 +168,8 @@ void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr);
 long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   pmd_t *pmd, unsigned long addr, unsigned long end,
 		   struct zap_details *details);
-unsigned long __cow_pte_zap_end(struct mm_struct *mm, unsigned long addr,
-				unsigned long end);
+unsigned long __cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
+				unsigned long addr, unsigned long end);
 void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
 			   pte_t *ptep, int *rss);
 void __cow_pte_free_tlb(struct mmu_gather *tlb, pte_t *table,
@@ -547,20 +547,21 @@ static inline bool cow_pte_zap_by_offset(struct zap_details *details)
 /**
  * cow_pte_zap_end - where zap_pte_range() has to account what it has removed
  * @mm: the mm being zapped
+ * @ptep: entry of @addr
  * @addr: first address
  * @end: address behind the last one, in the same table, whose lock is held
  * @details: as for zap_pte_range()
  *
  * Return: an address above @addr, @end at most.
  */
-static inline unsigned long cow_pte_zap_end(struct mm_struct *mm,
+static inline unsigned long cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
 					    unsigned long addr,
 					    unsigned long end,
 					    struct zap_details *details)
 {
 	if (!cow_pte_enabled() || !cow_pte_zap_by_offset(details))
 		return end;
-	return __cow_pte_zap_end(mm, addr, end);
+	return __cow_pte_zap_end(mm, ptep, addr, end);
 }
 
 /**
@@ -1046,6 +1047,7 @@ static __always_inline bool cow_pte_zap_by_offset(struct zap_details *details)
 }
 
 static __always_inline unsigned long cow_pte_zap_end(struct mm_struct *mm,
+						     pte_t *ptep,
 						     unsigned long addr,
 						     unsigned long end,
 						     struct zap_details *details)
