@@ -2328,8 +2328,8 @@ void __cow_pte_flush_sharers(struct mm_struct *mm, unsigned long addr,
  * To a fork() in the middle of a table an entry is ahead or behind: zap those
  * behind first.
  */
-unsigned long __cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
-				unsigned long addr, unsigned long end)
+unsigned long __cow_pte_zap_begin(struct mm_struct *mm, pte_t *ptep,
+				  unsigned long addr, unsigned long end)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	struct cow_pte_fork *fork;
@@ -2343,6 +2343,7 @@ unsigned long __cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
 	if (fork && fork->pos > addr && fork->pos < end)
 		end = fork->pos;
 	spin_unlock(&mm->cow_pte.lock);
+	cow_pte_settle(mm, addr, ptep, (end - addr) >> PAGE_SHIFT);
 	return end;
 }
 
@@ -2350,8 +2351,8 @@ unsigned long __cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
  * Pages were zapped by file offset.  The gather knows one mm: flush the others
  * here, before it frees the pages and before the table's lock is dropped.
  */
-void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
-			   pte_t *ptep, int *rss)
+void __cow_pte_zap_end(struct mmu_gather *tlb, unsigned long addr, pte_t *ptep,
+		       int *rss)
 {
 	struct ptdesc *ptdesc = virt_to_ptdesc(ptep);
 	unsigned long slot = cow_pte_slot(addr);

@@ -102,6 +102,51 @@ struct cow_pte_pass {
 #endif
 };
 
+#ifdef CONFIG_DEBUG_COW_PTE
+/*
+ * Changes to a shared table that are made for all of its sharers happen
+ * between these two; anything else trips the guard, see __cow_pte_guard().
+ */
+static __always_inline void cow_pte_inplace_begin(void)
+{
+	current->cow_pte_inplace++;
+}
+
+/* Those to entries that are borrowed happen between these. */
+#define COW_PTE_LOAN	0x10000
+
+static __always_inline void cow_pte_loan_begin(void)
+{
+	current->cow_pte_inplace += COW_PTE_LOAN;
+}
+
+static __always_inline void cow_pte_loan_end(void)
+{
+	current->cow_pte_inplace -= COW_PTE_LOAN;
+}
+
+static __always_inline void cow_pte_inplace_end(void)
+{
+	current->cow_pte_inplace--;
+}
+#else
+static __always_inline void cow_pte_inplace_begin(void)
+{
+}
+
+static __always_inline void cow_pte_loan_begin(void)
+{
+}
+
+static __always_inline void cow_pte_loan_end(void)
+{
+}
+
+static __always_inline void cow_pte_inplace_end(void)
+{
+}
+#endif
+
 #ifdef CONFIG_COW_PTE
 
 #include <linux/sched/coredump.h>
@@ -168,10 +213,10 @@ void __cow_pte_take_back(struct mm_struct *mm, unsigned long addr);
 long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		   pmd_t *pmd, unsigned long addr, unsigned long end,
 		   struct zap_details *details);
-unsigned long __cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
-				unsigned long addr, unsigned long end);
-void __cow_pte_zap_inplace(struct mmu_gather *tlb, unsigned long addr,
-			   pte_t *ptep, int *rss);
+unsigned long __cow_pte_zap_begin(struct mm_struct *mm, pte_t *ptep,
+				  unsigned long addr, unsigned long end);
+void __cow_pte_zap_end(struct mmu_gather *tlb, unsigned long addr, pte_t *ptep,
+		       int *rss);
 void __cow_pte_free_tlb(struct mmu_gather *tlb, pte_t *table,
 			unsigned long addr);
 unsigned int __cow_pte_sharers(pte_t *ptep);
@@ -545,27 +590,29 @@ static inline bool cow_pte_zap_by_offset(struct zap_details *details)
 }
 
 /**
- * cow_pte_zap_end - where zap_pte_range() has to account what it has removed
+ * cow_pte_zap_begin - entries are about to be zapped for all sharers of a table
  * @mm: the mm being zapped
  * @ptep: entry of @addr
  * @addr: first address
  * @end: address behind the last one, in the same table, whose lock is held
  * @details: as for zap_pte_range()
  *
- * Return: an address above @addr, @end at most.
+ * Return: where the caller has to stop and account, above @addr and @end at most.
  */
-static inline unsigned long cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
-					    unsigned long addr,
-					    unsigned long end,
-					    struct zap_details *details)
+static inline unsigned long cow_pte_zap_begin(struct mm_struct *mm, pte_t *ptep,
+					      unsigned long addr,
+					      unsigned long end,
+					      struct zap_details *details)
 {
+	if (cow_pte_zap_by_offset(details))
+		cow_pte_inplace_begin();
 	if (!cow_pte_enabled() || !cow_pte_zap_by_offset(details))
 		return end;
-	return __cow_pte_zap_end(mm, ptep, addr, end);
+	return __cow_pte_zap_begin(mm, ptep, addr, end);
 }
 
 /**
- * cow_pte_add_rss_vec - account what zap_pte_range() removed
+ * cow_pte_zap_end - account what zap_pte_range() removed
  * @tlb: the gather, which knows what it has to flush
  * @addr: where it began
  * @ptep: an entry of the table, whose lock is held
@@ -576,13 +623,15 @@ static inline unsigned long cow_pte_zap_end(struct mm_struct *mm, pte_t *ptep,
  *
  * Return: true if this was all; false if the caller adds @rss to the mm itself.
  */
-static inline bool cow_pte_add_rss_vec(struct mmu_gather *tlb,
-				       unsigned long addr, pte_t *ptep,
-				       struct zap_details *details, int *rss)
+static inline bool cow_pte_zap_end(struct mmu_gather *tlb, unsigned long addr,
+				   pte_t *ptep, struct zap_details *details,
+				   int *rss)
 {
+	if (cow_pte_zap_by_offset(details))
+		cow_pte_inplace_end();
 	if (!cow_pte_enabled() || !cow_pte_zap_by_offset(details))
 		return false;
-	__cow_pte_zap_inplace(tlb, addr, ptep, rss);
+	__cow_pte_zap_end(tlb, addr, ptep, rss);
 	return true;
 }
 
@@ -1046,18 +1095,18 @@ static __always_inline bool cow_pte_zap_by_offset(struct zap_details *details)
 	return false;
 }
 
-static __always_inline unsigned long cow_pte_zap_end(struct mm_struct *mm,
-						     pte_t *ptep,
-						     unsigned long addr,
-						     unsigned long end,
-						     struct zap_details *details)
+static __always_inline unsigned long cow_pte_zap_begin(struct mm_struct *mm,
+						       pte_t *ptep,
+						       unsigned long addr,
+						       unsigned long end,
+						       struct zap_details *details)
 {
 	return end;
 }
 
-static __always_inline bool cow_pte_add_rss_vec(struct mmu_gather *tlb,
-						unsigned long addr, pte_t *ptep,
-						struct zap_details *details, int *rss)
+static __always_inline bool cow_pte_zap_end(struct mmu_gather *tlb,
+					    unsigned long addr, pte_t *ptep,
+					    struct zap_details *details, int *rss)
 {
 	return false;
 }
@@ -1450,50 +1499,5 @@ static __always_inline void cow_pte_add_file_counter(struct vm_area_struct *vma,
 }
 
 #endif /* CONFIG_COW_PTE_FILE */
-
-#ifdef CONFIG_DEBUG_COW_PTE
-/*
- * Changes to a shared table that are made for all of its sharers happen
- * between these two; anything else trips the guard, see __cow_pte_guard().
- */
-static __always_inline void cow_pte_inplace_begin(void)
-{
-	current->cow_pte_inplace++;
-}
-
-/* Those to entries that are borrowed happen between these. */
-#define COW_PTE_LOAN	0x10000
-
-static __always_inline void cow_pte_loan_begin(void)
-{
-	current->cow_pte_inplace += COW_PTE_LOAN;
-}
-
-static __always_inline void cow_pte_loan_end(void)
-{
-	current->cow_pte_inplace -= COW_PTE_LOAN;
-}
-
-static __always_inline void cow_pte_inplace_end(void)
-{
-	current->cow_pte_inplace--;
-}
-#else
-static __always_inline void cow_pte_inplace_begin(void)
-{
-}
-
-static __always_inline void cow_pte_loan_begin(void)
-{
-}
-
-static __always_inline void cow_pte_loan_end(void)
-{
-}
-
-static __always_inline void cow_pte_inplace_end(void)
-{
-}
-#endif
 
 #endif /* _LINUX_COW_PTE_H */

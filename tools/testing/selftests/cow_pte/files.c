@@ -558,11 +558,10 @@ static void op_punch_page(void)
 		     TABLE + 2 * STEP * PAGE, STEP * PAGE));
 }
 
-/* The others have a table in common, and this one has its own */
+/* The others have a table in common, and this one has its own: it has two VMAs there */
 static void op_punch_own(void)
 {
 	DO(mprotect(T(1), PAGE, PROT_READ));
-	DO(mprotect(T(1), PAGE, RW));
 	DO(cow_peek(T(1) + 2 * STEP * PAGE));
 	op_punch_page();
 }
@@ -665,7 +664,7 @@ FIXTURE_VARIANT_ADD(op, clear_soft_dirty) { DOES(clear_soft_dirty), .finish = op
 FIXTURE_VARIANT_ADD(op, truncate) { DOES(truncate), .finish = op_extend };
 FIXTURE_VARIANT_ADD(op, punch) { DOES(punch) };
 FIXTURE_VARIANT_ADD(op, punch_page) { DOES(punch_page) };
-FIXTURE_VARIANT_ADD(op, punch_own) { DOES(punch_own) };
+FIXTURE_VARIANT_ADD(op, punch_own) { DOES(punch_own), .finish = op_mprotect_back };
 FIXTURE_VARIANT_ADD(op, write_file) { DOES(write_file) };
 FIXTURE_VARIANT_ADD(op, sync) { DOES(sync) };
 FIXTURE_VARIANT_ADD(op, uffd) { DOES(uffd) };
