@@ -248,7 +248,8 @@ static int cmd_switch(bool on, const struct pids *pids)
 			pid_error(pids->pid[i], -error);
 			ret = EXIT_FAILURE;
 		} else if (on && pids->pid[i] == 1) {
-			warnx("warning: process 1 is switched on: all that it starts from now on inherits it");
+			warnx("warning: process 1 is switched on: "
+			      "all that it starts from now on inherits it");
 		}
 	}
 	if (on && ret == EXIT_SUCCESS)
@@ -398,6 +399,8 @@ static int status_all(struct json *json)
 	return EXIT_SUCCESS;
 }
 
+#define VMSTAT(member)	offsetof(struct cowpte_vmstat, member)
+
 /* What status shows of the system, and how it is called in JSON. */
 static const struct {
 	bool files;
@@ -405,14 +408,14 @@ static const struct {
 	const char *text;
 	size_t offset;
 } counters[] = {
-	{ false, "share", "attached to a child by fork:", offsetof(struct cowpte_vmstat, share) },
-	{ false, "break", "copied at a change:", offsetof(struct cowpte_vmstat, brk) },
-	{ false, "reuse", "taken back by the last one:", offsetof(struct cowpte_vmstat, reuse) },
-	{ false, "drop", "given up as a whole:", offsetof(struct cowpte_vmstat, drop) },
-	{ false, "fallback", "copied by fork all the same:", offsetof(struct cowpte_vmstat, fallback) },
-	{ true, "publish", "made for a file:", offsetof(struct cowpte_vmstat, publish) },
-	{ true, "join", "of a file, joined:", offsetof(struct cowpte_vmstat, join) },
-	{ true, "leave", "of a file, left to others:", offsetof(struct cowpte_vmstat, leave) },
+	{ false, "share", "attached to a child by fork:", VMSTAT(share) },
+	{ false, "break", "copied at a change:", VMSTAT(brk) },
+	{ false, "reuse", "taken back by the last one:", VMSTAT(reuse) },
+	{ false, "drop", "given up as a whole:", VMSTAT(drop) },
+	{ false, "fallback", "copied by fork all the same:", VMSTAT(fallback) },
+	{ true, "publish", "made for a file:", VMSTAT(publish) },
+	{ true, "join", "of a file, joined:", VMSTAT(join) },
+	{ true, "leave", "of a file, left to others:", VMSTAT(leave) },
 };
 
 static unsigned long long counter(const struct cowpte_vmstat *vs, size_t i)
@@ -529,7 +532,7 @@ int main(int argc, char **argv)
 		{ NULL, 0, NULL, 0 }
 	};
 	enum { NONE, RUN, STATUS, ON, OFF } cmd = NONE;
-	const char *name;
+	const char *name, *options;
 	struct pids pids = { };
 	bool json = false;
 	bool off = false;
@@ -568,7 +571,8 @@ int main(int argc, char **argv)
 	 * '+': the options after the command to run are its own. Processes may
 	 * stand before or behind options.
 	 */
-	while ((c = getopt_long(argc, argv, cmd == RUN ? "+hV0" : "ahjp:Vw:", longopts, NULL)) != -1) {
+	options = cmd == RUN ? "+hV0" : "ahjp:Vw:";
+	while ((c = getopt_long(argc, argv, options, longopts, NULL)) != -1) {
 		switch (c) {
 		case 'a':
 			all = true;

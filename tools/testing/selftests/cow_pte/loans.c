@@ -425,7 +425,7 @@ static const char *run_look(enum cow_mode mode, const void *arg)
  */
 static struct {
 	pthread_t thread;
-	volatile bool stop;
+	bool stop;
 	long least;
 	long reads;
 } watch;
@@ -452,12 +452,12 @@ static long rss_of_tables(void)
 
 static void *watch_rss(void *arg)
 {
-	while (!watch.stop) {
+	while (!__atomic_load_n(&watch.stop, __ATOMIC_ACQUIRE)) {
 		long kb = rss_of_tables();
 
 		if (kb < watch.least)
 			watch.least = kb;
-		watch.reads++;
+		__atomic_fetch_add(&watch.reads, 1, __ATOMIC_RELAXED);
 	}
 	return NULL;
 }
@@ -474,7 +474,8 @@ static long call_write_and_watch(const long *arg)
 	watch.reads = 0;
 	if (pthread_create(&watch.thread, NULL, watch_rss, NULL))
 		return -1;
-	for (round = 0; round < 200 || watch.reads < 50; round++) {
+	for (round = 0; round < 200 ||
+	     __atomic_load_n(&watch.reads, __ATOMIC_RELAXED) < 50; round++) {
 		if (pipe(pipefd))
 			break;
 		pid = fork();
@@ -494,7 +495,7 @@ static long call_write_and_watch(const long *arg)
 		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
 			break;
 	}
-	watch.stop = true;
+	__atomic_store_n(&watch.stop, true, __ATOMIC_RELEASE);
 	pthread_join(watch.thread, NULL);
 	return watch.least < before ? before - watch.least : 0;
 }
