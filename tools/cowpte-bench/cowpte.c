@@ -248,8 +248,7 @@ static int cmd_switch(bool on, const struct pids *pids)
 			pid_error(pids->pid[i], -error);
 			ret = EXIT_FAILURE;
 		} else if (on && pids->pid[i] == 1) {
-			warnx("warning: process 1 is switched on: "
-			      "all that it starts from now on inherits it");
+			warnx("warning: process 1 is on: all that it starts inherits it");
 		}
 	}
 	if (on && ret == EXIT_SUCCESS)
