@@ -225,6 +225,35 @@ long cow_status(pid_t pid, const char *field)
 	return cow_read_field(path, field);
 }
 
+/**
+ * cow_smaps_field() - a line of the caller's smaps
+ * @addr: an address in the mapping that is meant
+ * @field: name, without the colon
+ *
+ * Return: the number, or -1 if there is no such mapping or field
+ */
+long cow_smaps_field(const char *addr, const char *field)
+{
+	size_t len = strlen(field);
+	unsigned long start, end;
+	bool found = false;
+	char line[256];
+	long val = -1;
+	FILE *f;
+
+	f = fopen("/proc/self/smaps", "re");
+	if (!f)
+		return -1;
+	while (val < 0 && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			found = (char *)start <= addr && addr < (char *)end;
+		else if (found && !strncmp(line, field, len) && line[len] == ':')
+			val = strtol(line + len + 1, NULL, 10);
+	}
+	fclose(f);
+	return val;
+}
+
 /* The pagemap entry of an address in a process; fails the test on errors */
 __u64 cow_pagemap(pid_t pid, const void *addr)
 {

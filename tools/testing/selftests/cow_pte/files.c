@@ -353,29 +353,6 @@ static void op_mremap_dontunmap(void)
 	DO(cow_peek(T(4)));
 }
 
-/* Tables that the VMA at @addr has in common with others, in kB; -1: no such VMA */
-static long file_tables(const char *addr)
-{
-	unsigned long start, end;
-	bool found = false;
-	char line[256];
-	long kb = -1;
-	FILE *f = fopen("/proc/self/smaps", "re");
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			found = (char *)start <= addr && addr < (char *)end;
-		/* an untouched kernel does not say */
-		if (found && kb < 0)
-			kb = 0;
-		if (found && sscanf(line, "FilePTE: %ld", &kb) == 1)
-			break;
-	}
-	if (f)
-		fclose(f);
-	return kb;
-}
-
 /* What is tracked takes in what is not: others may write that without a fault */
 static void op_mremap_into_next(void)
 {
@@ -389,10 +366,10 @@ static void op_mremap_into_next(void)
 	   T(2));
 	for (i = 0; i < TABLE_PAGES; i += STEP)
 		DO(cow_peek(T(2) + i * PAGE));
-	if (running == COW_ON && file_tables(T(2)) <= 0)
+	if (running == COW_ON && cow_smaps_field(T(2), "FilePTE") <= 0)
 		cow_fail("the table was not joined");
 	DO(mremap(T(0), TABLE, 2 * TABLE, 0) == T(0));
-	DO(file_tables(T(2)));
+	DO(cow_smaps_field(T(2), "FilePTE"));
 }
 
 static void op_mremap_again(void)

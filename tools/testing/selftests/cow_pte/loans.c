@@ -430,30 +430,10 @@ static struct {
 	long reads;
 } watch;
 
-/* kB that are resident of the mapping at T(0) */
-static long rss_of_tables(void)
-{
-	unsigned long start, end;
-	bool found = false;
-	char line[256];
-	long kb = -1;
-	FILE *f = fopen("/proc/self/smaps", "re");
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			found = (char *)start <= T(0) && T(0) < (char *)end;
-		if (found && sscanf(line, "Rss: %ld", &kb) == 1)
-			break;
-	}
-	if (f)
-		fclose(f);
-	return kb;
-}
-
 static void *watch_rss(void *arg)
 {
 	while (!__atomic_load_n(&watch.stop, __ATOMIC_ACQUIRE)) {
-		long kb = rss_of_tables();
+		long kb = cow_smaps_field(T(0), "Rss");
 
 		if (kb < watch.least)
 			watch.least = kb;
@@ -464,7 +444,7 @@ static void *watch_rss(void *arg)
 
 static long call_write_and_watch(const long *arg)
 {
-	long before = rss_of_tables();
+	long before = cow_smaps_field(T(0), "Rss");
 	int round, pipefd[2];
 	pid_t pid;
 	char c;
