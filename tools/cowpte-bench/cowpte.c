@@ -275,62 +275,48 @@ static void comm_of(pid_t pid, char *buf, size_t size)
 	}
 }
 
-/* What status shows of a process; sizes that the kernel does not tell are -1. */
-struct shown {
-	pid_t pid;
-	char comm[64];
-	bool on;
-	long long pte, cow, file;
-};
-
-static long long kb_of(pid_t pid, const char *name)
-{
-	unsigned long long kb;
-
-	return status_kb(pid, name, &kb) ? -1 : (long long)kb;
-}
+/* What status shows of a process, in kB, if the kernel tells it. */
+static const char *const sizes[] = { "VmPTE", "VmCowPTE", "VmFilePTE" };
 
 static void show_heading(void)
 {
-	printf("%7s %-15s %-7s %13s %13s %13s\n", "PID", "COMMAND", "COW-PTE",
-	       "VmPTE", "VmCowPTE", "VmFilePTE");
-}
+	size_t i;
 
-static void show_size(long long kb)
-{
-	if (kb < 0)
-		printf(" %13s", "-");
-	else
-		printf(" %10lld kB", kb);
+	printf("%7s %-15s %-7s", "PID", "COMMAND", "COW-PTE");
+	for (i = 0; i < ARRAY_SIZE(sizes); i++)
+		printf(" %13s", sizes[i]);
+	putchar('\n');
 }
 
 static void show(struct json *json, pid_t pid, bool on)
 {
-	struct shown p = { .pid = pid, .on = on };
+	unsigned long long kb;
+	char comm[64];
+	size_t i;
 
-	comm_of(pid, p.comm, sizeof(p.comm));
-	p.pte = kb_of(pid, "VmPTE");
-	p.cow = kb_of(pid, "VmCowPTE");
-	p.file = kb_of(pid, "VmFilePTE");
-	if (!json) {
-		printf("%7d %-15s %-7s", (int)p.pid, p.comm, p.on ? "on" : "off");
-		show_size(p.pte);
-		show_size(p.cow);
-		show_size(p.file);
-		putchar('\n');
-		return;
+	comm_of(pid, comm, sizeof(comm));
+	if (json) {
+		json_open(json, NULL, '{');
+		json_int(json, "pid", pid);
+		json_str(json, "command", comm);
+		json_bool(json, "on", on);
+	} else {
+		printf("%7d %-15s %-7s", (int)pid, comm, on ? "on" : "off");
 	}
-	json_open(json, NULL, '{');
-	json_int(json, "pid", p.pid);
-	json_str(json, "command", p.comm);
-	json_bool(json, "on", p.on);
-	if (p.pte >= 0)
-		json_int(json, "VmPTE", p.pte);
-	if (p.cow >= 0)
-		json_int(json, "VmCowPTE", p.cow);
-	if (p.file >= 0)
-		json_int(json, "VmFilePTE", p.file);
-	json_close(json, '}');
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		bool told = !status_kb(pid, sizes[i], &kb);
+
+		if (json && told)
+			json_int(json, sizes[i], (long long)kb);
+		else if (!json && told)
+			printf(" %10llu kB", kb);
+		else if (!json)
+			printf(" %13s", "-");
+	}
+	if (json)
+		json_close(json, '}');
+	else
+		putchar('\n');
 }
 
 static int status_pids(struct json *json, const struct pids *pids)

@@ -298,6 +298,19 @@ status_kb()
 	done 2> /dev/null < "/proc/$1/status"
 }
 
+# clock: microseconds, in $value
+clock()
+{
+	value=${EPOCHREALTIME//[!0-9]/}
+}
+
+# ms_since START: milliseconds since the clock showed START, in $value
+ms_since()
+{
+	clock
+	value=$(awk -v t=$((value - $1)) 'BEGIN { printf "%.3f", t / 1000 }')
+}
+
 pagetables_kb()
 {
 	local key val rest

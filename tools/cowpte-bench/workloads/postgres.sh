@@ -132,15 +132,18 @@ ask()
 # scan N: read the whole table; the duration and the faults of the backend in $ms, $faults
 scan()
 {
-	local before t
+	local before t bytes
 
 	minor_faults "${pids[$1]}"
 	before=$value
-	t=${EPOCHREALTIME//[!0-9]/}
+	clock
+	t=$value
 	ask "$1" "select sum(octet_length(filler)) from bench;"
-	ms=$(awk -v a="$t" -v b="${EPOCHREALTIME//[!0-9]/}" 'BEGIN { printf "%.3f", (b - a) / 1000 }')
-	[ "$value" = $((nr_rows * ROW)) ] ||
-		die "$EXIT_WRONG" "backend $1 read $value bytes instead of $((nr_rows * ROW))"
+	bytes=$value
+	ms_since "$t"
+	ms=$value
+	[ "$bytes" = $((nr_rows * ROW)) ] ||
+		die "$EXIT_WRONG" "backend $1 read $bytes bytes instead of $((nr_rows * ROW))"
 	minor_faults "${pids[$1]}"
 	faults=$((value - before))
 }
@@ -236,7 +239,8 @@ select pg_prewarm('bench') > 0;"
 	sample "$m" later_faults "$faults"
 	sample "$m" later_ms "$ms"
 
-	t=${EPOCHREALTIME//[!0-9]/}
+	clock
+	t=$value
 	for i in "${to[@]}"; do
 		echo '\q' >&"$i"
 	done
@@ -248,8 +252,8 @@ select pg_prewarm('bench') > 0;"
 			sleep 0.01
 		done
 	done
-	sample "$m" exit_ms "$(awk -v a="$t" -v b="${EPOCHREALTIME//[!0-9]/}" \
-		'BEGIN { printf "%.3f", (b - a) / 1000 }')"
+	ms_since "$t"
+	sample "$m" exit_ms "$value"
 	for i in "${to[@]}" "${from[@]}"; do
 		exec {i}>&-
 	done

@@ -160,11 +160,12 @@ one()
 	pagetables_kb
 	sample "$m" pagetables_after_kb $(((value - base - t) / workers))
 
-	t=${EPOCHREALTIME//[!0-9]/}
+	clock
+	t=$value
 	echo stop >&"$to"
 	while IFS= read -r _ <&"$from"; do :; done
-	sample "$m" exit_ms "$(awk -v a="$t" -v b="${EPOCHREALTIME//[!0-9]/}" \
-		'BEGIN { printf "%.3f", (b - a) / 1000 }')"
+	ms_since "$t"
+	sample "$m" exit_ms "$value"
 	exec {to}>&- {from}<&-
 	wait "$pid" || die "$EXIT_WRONG" "mode $m: $(tail -n 2 "$dir/server.log")"
 	servers=()
