@@ -147,7 +147,7 @@ tools()
 	local log=$OUT/tools.log status=0
 
 	printf '== tools\n'
-	make -s -C "$TOP/tools/cowpte-bench" O="$BUILD/user/" test > "$log" 2>&1 || status=$?
+	make -s -C "$TOP/tools/cowpte-bench" OUTPUT="$BUILD/user/" test > "$log" 2>&1 || status=$?
 	count_tap "tools" "$log" "$status"
 }
 

@@ -112,6 +112,14 @@ tree_export()
 	rm -f "$dir/.new"
 }
 
+# checkpatch ARG...: what the tree's own has to say, a line each
+# (Debian's python3 first: it has the modules that checkpatch's helper imports.)
+checkpatch()
+{
+	(cd "$KTREE" && PATH=/usr/bin:/bin:$PATH perl scripts/checkpatch.pl --strict --no-signoff --terse --no-summary \
+		--quiet --show-types "$@" 2>&1) || true
+}
+
 # sums DIR: "HASH PATH" for each item below DIR. The function name behind a
 # hunk's "@@" depends on the version of git, so it does not count; that a file
 # is executable does.

@@ -109,7 +109,7 @@ left_out()
 
 	while IFS= read -r p; do
 		[[ $p != '#'* ]] || continue
-		[[ $1 != "$p" && $1 != "$p"* ]] || return 0
+		[[ $1 != "$p"* ]] || return 0
 	done < "$SERIES_DIR/left-out"
 	return 1
 }
@@ -121,10 +121,8 @@ check_style()
 	for patch in "$OUT"/[0-9]*.patch; do
 		[[ $patch != */0000-* ]] || continue
 		# (no sign-off, as nobody has sent it yet; no hash of this clone's commits)
-		out=$(cd "$KTREE" && PATH=/usr/bin:/bin:$PATH perl scripts/checkpatch.pl --strict --no-signoff \
-			--terse --no-summary --show-types \
-			--ignore FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID,PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE \
-			"$patch" 2>&1) || true
+		out=$(checkpatch "$patch" \
+			--ignore FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID,PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE)
 		[ -z "$out" ] || {
 			printf '%s\n' "$out"
 			complained=1
@@ -190,11 +188,8 @@ check_builds()
 
 one_patch()
 {
-	tgit diff --no-color --no-ext-diff --no-renames base -- > "$BUILD/cow_pte.patch.new"
-	overlay_items | grep -v '\.patch$' | while IFS= read -r path; do
-		[[ $path = tools/cowpte-bench/* ]] ||
-			git diff --no-color --no-index -- /dev/null "$path" || true
-	done >> "$BUILD/cow_pte.patch.new"
+	write_series
+	sgit diff --no-color --no-ext-diff --no-renames base series > "$BUILD/cow_pte.patch.new"
 	mv "$BUILD/cow_pte.patch.new" "$BUILD/cow_pte.patch"
 	say "build/cow_pte.patch, for Linux $SERIES.y: patch -p1 < it"
 }

@@ -57,13 +57,6 @@ verify_applies()
 # about the place of a file does not concern us. All else does.
 IGNORE=FILE_PATH_CHANGES,COMMIT_MESSAGE,EMAIL_SUBJECT,GIT_COMMIT_ID
 
-# (Debian's python3 first: it has the modules that checkpatch's helper imports.)
-checkpatch()
-{
-	(cd "$KTREE" && PATH=/usr/bin:/bin:$PATH perl scripts/checkpatch.pl --strict --no-signoff --terse --no-summary \
-		--quiet --show-types "$@" 2>&1) || true
-}
-
 verify_style()
 {
 	local p out types
