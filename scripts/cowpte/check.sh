@@ -101,7 +101,7 @@ guest_tests()
 	printf '== %s\n' "$what"
 	for program; do
 		name=${program##*/}
-		program="${program%/*} ./$name $(less "$name")"
+		program="${program%/*} ./$name $(less "$name" | paste -sd " ")"
 		# (a few huge pages, for the tests that map some)
 		printf '%s %s 16 %s\n' "$name" "$PROGRAM_LIMIT" "$program"
 	done > "$dir/list"

@@ -23,7 +23,7 @@ copy()
 {
 	mkdir -p "$1"
 	# (not all roots are there)
-	{ cd "$TOP" && find "${ROOTS[@]}" scripts .ci .gitignore Makefile -maxdepth 0 2> /dev/null; } |
+	{ cd "$TOP" && find "${ROOTS[@]}" scripts .ci .gitignore Makefile ./*.patch -maxdepth 0 2> /dev/null; } |
 		tar -C "$TOP" -cf - -T - | tar -C "$1" -xf - || true
 	# what somebody may have built there
 	touch "$1/tools/cowpte-bench/worker.o" "$1/tools/testing/selftests/cow_pte/model"
