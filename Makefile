@@ -5,7 +5,7 @@
 
 S := scripts/cowpte
 KERNEL ?= debug
-export KERNEL_SRC BUILD DEPS JOBS TAKE FULL DURATION ROUNDS KERNELS SEED SET QUICK NOBUILD KEEP
+export CONFIG KERNEL_SRC BUILD DEPS JOBS TAKE FULL DURATION ROUNDS KERNELS SEED SET QUICK NOBUILD KEEP
 
 help:
 	@echo 'All of these install the Debian packages that they need, if run as root, after'
@@ -57,6 +57,12 @@ help:
 	@echo '  shell            an interactive guest (KERNEL=debug)'
 	@echo '  record-stock     record for check what the quick mm tests say on an untouched'
 	@echo '                   kernel (TESTS=...)'
+	@echo 'Install:'
+	@echo '  deb              Debian packages of a kernel and of the tools, in build/packages'
+	@echo '                   (CONFIG=debian, more than an hour; cloud, running, small or a FILE)'
+	@echo '  deb-tools        only the tools'
+	@echo '  deb-test         are they good? on an image of Debian 13, through its own boot'
+	@echo '                   loader and systemd, with its Redis (20 minutes)'
 	@echo 'Send:'
 	@echo '  series           the overlay as a series of patches, in build/series'
 	@echo '  series-check     the same; does each step build, off and on? (15 minutes)'
@@ -123,6 +129,15 @@ static:
 soak:
 	@$(S)/soak.sh
 
+deb:
+	@$(S)/deb.sh
+
+deb-tools:
+	@$(S)/deb.sh tools
+
+deb-test:
+	@$(S)/deb-test.sh
+
 series:
 	@$(S)/series.sh
 
@@ -158,6 +173,6 @@ clean:
 
 .PHONY: help tree refresh verify verify-releases kernel build-matrix user selftests check \
 	user-ppc64le check-ppc64le test-scripts mm-tests mutations static soak series series-check \
-	patch record-stock demo bench bench-full \
+	patch deb deb-tools deb-test record-stock demo bench bench-full \
 	bench-report shell deps deps-bench deps-static clean
 .NOTPARALLEL:

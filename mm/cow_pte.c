@@ -32,6 +32,7 @@
 #include <linux/ptrace.h>
 #include <linux/rmap.h>
 #include <linux/sched/task_stack.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
@@ -524,6 +525,9 @@ void __cow_pte_mm_init(struct mm_struct *mm)
 	atomic_long_set(&mm->cow_pte.nr_protected, 0);
 	atomic_long_set(&mm->cow_pte.nr_borrowing, 0);
 	atomic_long_set(&mm->cow_pte.nr_published, 0);
+	memset(mm->cow_pte.nr_events, 0, sizeof(mm->cow_pte.nr_events));
+	mm->cow_pte.last_shared = 0;
+	mm->cow_pte.last_skip = NULL;
 }
 
 void __cow_pte_mm_exit(struct mm_struct *mm)
@@ -651,28 +655,47 @@ static void cow_pte_inherit_all(struct cow_pte_fork *fork)
 	} while (fork->pos);
 }
 
+/*
+ * Why the fork of a process that asked for shared tables shares none, or NULL if it
+ * may.
+ */
+static const char *cow_pte_fork_skips(struct mm_struct *oldmm,
+				      unsigned long nr_tables)
+{
+	if (mm_has_notifiers(oldmm))
+		return "notifier";
+	if (!cow_pte_wanted(oldmm))
+		return "never";
+	if (READ_ONCE(cow_pte_mode) != COW_PTE_ALWAYS &&
+	    !atomic_long_read(&oldmm->cow_pte.nr_protected) &&
+	    nr_tables < READ_ONCE(cow_pte_min_tables))
+		return "min_tables";
+	if (!cow_pte_family_get(oldmm))
+		return "memory";
+	return NULL;
+}
+
 void __cow_pte_fork_begin(struct cow_pte_fork *fork, struct mm_struct *mm,
 			  struct mm_struct *oldmm)
 {
 	unsigned long nr_tables = mm_pgtables_bytes(oldmm) / COW_PTE_TABLE_SIZE;
 	unsigned long nr_skipped = 0;
-	struct cow_pte_family *family;
 	struct vm_area_struct *vma;
 	int i;
 
 	VMA_ITERATOR(vmi, oldmm, 0);
 
-	if (!cow_pte_wanted(oldmm) || mm_has_notifiers(oldmm))
+	if (!cow_pte_wanted(oldmm) && !test_bit(MMF_COW_PTE, &oldmm->flags))
 		return;
-	if (READ_ONCE(cow_pte_mode) != COW_PTE_ALWAYS &&
-	    !atomic_long_read(&oldmm->cow_pte.nr_protected) &&
-	    nr_tables < READ_ONCE(cow_pte_min_tables))
+	oldmm->cow_pte.last_shared = 0;
+	oldmm->cow_pte.last_skip = cow_pte_fork_skips(oldmm, nr_tables);
+	if (oldmm->cow_pte.last_skip) {
+		cow_pte_count(oldmm, COW_PTE_SKIP, 1);
+		trace_cow_pte_skip(oldmm, oldmm->cow_pte.last_skip);
 		return;
+	}
 
-	family = cow_pte_family_get(oldmm);
-	if (!family)
-		return;
-	cow_pte_family_join(family, mm, oldmm);
+	cow_pte_family_join(oldmm->cow_pte.family, mm, oldmm);
 	mm->cow_pte.generation = min(oldmm->cow_pte.generation + 1, 254);
 	cow_pte_arm(oldmm);
 	cow_pte_arm(mm);
@@ -968,6 +991,20 @@ static noinline unsigned long cow_pte_attach_run(struct cow_pte_fork *fork,
 	return slot;
 }
 
+/* As in /proc/vmstat, without the prefix. */
+static const char *cow_pte_event_name(enum vm_event_item event)
+{
+	static const char * const name[] = {
+		"share", "skip", "break", "break_fault", "reuse", "drop",
+		"fallback", "fallback_stack", "fallback_pinned", "fallback_vma",
+		"lend", "settle", "merge", "publish", "join", "leave",
+	};
+
+	static_assert(ARRAY_SIZE(name) == COW_PTE_NR_EVENTS);
+	static_assert(COW_PTE_LEAVE - COW_PTE_SHARE == COW_PTE_NR_EVENTS - 1);
+	return name[event - COW_PTE_SHARE];
+}
+
 long __cow_pte_copy(struct vm_area_struct *dst_vma,
 		    struct vm_area_struct *src_vma, pmd_t *dst_pmd,
 		    pmd_t *src_pmd, unsigned long addr, unsigned long end)
@@ -976,7 +1013,7 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 	struct cow_pte_fork *fork = oldmm->cow_pte.fork;
 	unsigned long slot = cow_pte_slot(addr);
 	pmd_t pmd = *src_pmd;
-	const char *reason;
+	enum vm_event_item reason;
 	unsigned long stack;
 	bool file;
 
@@ -1012,19 +1049,20 @@ long __cow_pte_copy(struct vm_area_struct *dst_vma,
 			return (addr - slot) / PMD_SIZE;
 	}
 	if (slot == stack) {
-		reason = "stack";
+		reason = COW_PTE_FALLBACK_STACK;
 	} else if (slot == fork->pinned) {
-		reason = "pinned";
+		reason = COW_PTE_FALLBACK_PINNED;
 	} else if (!cow_pte_slot_shareable(src_vma, slot, &file)) {
-		reason = "vma";
+		reason = COW_PTE_FALLBACK_VMA;
 	} else {
 		if (cow_pte_attach(fork, dst_pmd, src_pmd, slot,
 				   file || fork->counted))
 			return 1;
-		reason = "pinned";
+		reason = COW_PTE_FALLBACK_PINNED;
 	}
-	count_vm_event(COW_PTE_FALLBACK);
-	trace_cow_pte_fallback(oldmm, slot, reason);
+	cow_pte_count(oldmm, COW_PTE_FALLBACK, 1);
+	cow_pte_count(oldmm, reason, 1);
+	trace_cow_pte_fallback(oldmm, slot, cow_pte_event_name(reason));
 	/* The copy write-protects the parent's entries. */
 	return cow_pte_break(oldmm, src_pmd, slot);
 }
@@ -1084,7 +1122,8 @@ void __cow_pte_fork_end(struct cow_pte_fork *fork, int error)
 	atomic_long_add(fork->nr_shared, &mm->cow_pte.nr_protected);
 	atomic_long_add(fork->nr_shared * COW_PTE_TABLE_SIZE,
 			&mm->pgtables_bytes);
-	count_vm_events(COW_PTE_SHARE, fork->nr_shared);
+	oldmm->cow_pte.last_shared = fork->nr_shared;
+	cow_pte_count(oldmm, COW_PTE_SHARE, fork->nr_shared);
 	trace_cow_pte_share(mm, oldmm, fork->nr_shared);
 }
 
@@ -1238,7 +1277,7 @@ static void cow_pte_settle_table(struct mm_struct *mm, struct ptdesc *lender,
 	for (i = 0; i < PTRS_PER_PTE; i++)
 		cow_pte_settle_entry(mm, borrower, slot + i * PAGE_SIZE, pte + i);
 	cow_pte_end_loan(lender, borrower);
-	count_vm_event(COW_PTE_SETTLE);
+	cow_pte_count(mm, COW_PTE_SETTLE, 1);
 }
 
 /* All borrowers of a table, whose lock is held; all but one if @keep is set. */
@@ -1397,7 +1436,7 @@ static void cow_pte_merge(struct mm_struct *mm, struct ptdesc *lender,
 	cow_pte_loan_end();
 	cow_pte_end_loan(lender, borrower);
 	spin_unlock(ptl);
-	count_vm_event(COW_PTE_MERGE);
+	cow_pte_count(mm, COW_PTE_MERGE, 1);
 }
 
 void __cow_pte_settle(struct mm_struct *mm, unsigned long addr, pte_t *ptep,
@@ -1729,7 +1768,7 @@ again:
 	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 	if (ptdesc->pt_cow_sharers == 1) {
 		cow_pte_reuse(mm, pmd, ptdesc, slot);
-		count_vm_event(COW_PTE_REUSE);
+		cow_pte_count(mm, COW_PTE_REUSE, 1);
 		trace_cow_pte_reuse(mm, slot, caller);
 		goto unlock_pte;
 	}
@@ -1762,7 +1801,7 @@ again:
 			cow_pte_borrow_table(mm, table, pmd_table(*pmd), slot, false);
 		cow_pte_lend(ptdesc, virt_to_ptdesc(table));
 		atomic_long_inc(&mm->cow_pte.nr_borrowing);
-		count_vm_event(COW_PTE_LEND);
+		cow_pte_count(mm, COW_PTE_LEND, 1);
 		smp_wmb(); /* See comment in pmd_install() */
 		pmdp_table_borrow(mm, pmd, table);
 	} else {
@@ -1781,7 +1820,9 @@ again:
 	cow_pte_take_delta(mm, ptdesc, slot);
 	cow_pte_leave(ptdesc);
 	atomic_long_dec(&mm->cow_pte.nr_protected);
-	count_vm_event(COW_PTE_BREAK);
+	cow_pte_count(mm, COW_PTE_BREAK, 1);
+	if (lend)
+		cow_pte_count(mm, COW_PTE_BREAK_FAULT, 1);
 	trace_cow_pte_break(mm, slot, caller);
 unlock_pte:
 	spin_unlock(ptl);
@@ -1846,7 +1887,7 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 		others = ptdesc->pt_cow_sharers > 1;
 		if (!others) {
 			cow_pte_reuse(mm, pmd, ptdesc, cow_pte_slot(addr));
-			count_vm_event(COW_PTE_REUSE);
+			cow_pte_count(mm, COW_PTE_REUSE, 1);
 			trace_cow_pte_reuse(mm, cow_pte_slot(addr), _RET_IP_);
 		}
 		spin_unlock(ptl);
@@ -2194,7 +2235,7 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	if (dropped) {
 		atomic_long_dec(&mm->cow_pte.nr_protected);
 		mm_dec_nr_ptes(mm);
-		count_vm_event(COW_PTE_DROP);
+		cow_pte_count(mm, COW_PTE_DROP, 1);
 	}
 	return dropped;
 }
@@ -2659,6 +2700,77 @@ int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
 	set_bit(MMF_COW_PTE, &mm->flags);
 	return 0;
 }
+
+/* How many have the table behind an entry, 0 if it is private or of a file. */
+static unsigned int cow_pte_nr_sharers(struct mm_struct *mm, pmd_t *pmd)
+{
+	spinlock_t *pml = pmd_lock(mm, pmd);
+	unsigned int nr = 0;
+
+	if (pmd_table_protected(*pmd))
+		nr = READ_ONCE(pmd_table_ptdesc(*pmd)->pt_cow_sharers);
+	spin_unlock(pml);
+	return nr;
+}
+
+#ifdef CONFIG_PROC_FS
+/**
+ * cow_pte_stat_show - print what /proc/PID/cow_pte_stat says
+ * @m: where to
+ * @mm: the mm
+ *
+ * May sleep; takes the mmap_lock for reading.
+ *
+ * Return: 0, or -EINTR if the caller was killed meanwhile.
+ */
+int cow_pte_stat_show(struct seq_file *m, struct mm_struct *mm)
+{
+	unsigned long nr_shared = 0, nr_alone = 0, saved = 0, addr = 0;
+	struct vm_area_struct *vma;
+	unsigned int sharers;
+	const char *skip;
+	pmd_t *pmd;
+	int i;
+
+	VMA_ITERATOR(vmi, mm, 0);
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	for_each_vma(vmi, vma) {
+		if (!atomic_long_read(&mm->cow_pte.nr_protected))
+			break;
+		/* Several may lie above one table. */
+		addr = cow_pte_slot(max(addr, vma->vm_start));
+		for (; (pmd = cow_pte_next_pmd(mm, &addr, vma->vm_end));
+		     addr += PMD_SIZE) {
+			sharers = cow_pte_nr_sharers(mm, pmd);
+			if (sharers > 1) {
+				nr_shared++;
+				saved += COW_PTE_TABLE_SIZE -
+					 COW_PTE_TABLE_SIZE / sharers;
+			} else if (sharers) {
+				nr_alone++;
+			}
+			cond_resched();
+		}
+	}
+	mmap_read_unlock(mm);
+
+	seq_printf(m, "shared_bytes %lu\n", nr_shared * COW_PTE_TABLE_SIZE);
+	seq_printf(m, "alone_bytes %lu\n", nr_alone * COW_PTE_TABLE_SIZE);
+	seq_printf(m, "borrowing_bytes %lu\n",
+		   atomic_long_read(&mm->cow_pte.nr_borrowing) * COW_PTE_TABLE_SIZE);
+	seq_printf(m, "file_bytes %lu\n", cow_pte_published_bytes(mm));
+	seq_printf(m, "saved_bytes %lu\n", saved);
+	skip = READ_ONCE(mm->cow_pte.last_skip);
+	seq_printf(m, "last_fork_share %lu\n", READ_ONCE(mm->cow_pte.last_shared));
+	seq_printf(m, "last_fork_skip %s\n", skip ?: "-");
+	for (i = 0; i < COW_PTE_NR_EVENTS; i++)
+		seq_printf(m, "%s %lu\n", cow_pte_event_name(COW_PTE_SHARE + i),
+			   atomic_long_read(&mm->cow_pte.nr_events[i]));
+	return 0;
+}
+#endif
 
 static const char * const cow_pte_mode_name[] = {
 	[COW_PTE_NEVER] = "never",

@@ -77,6 +77,14 @@ static inline bool ptdesc_cow_pte_file(struct ptdesc *ptdesc)
 	return ptdesc_cow_pte(ptdesc) && ptdesc->pt_cow_word & COW_PTE_FILE;
 }
 
+/* One of the events of tables, for the system and for the mm it happened to. */
+static __always_inline void cow_pte_count(struct mm_struct *mm,
+					  enum vm_event_item event, long nr)
+{
+	count_vm_events(event, nr);
+	atomic_long_add(nr, &mm->cow_pte.nr_events[event - COW_PTE_SHARE]);
+}
+
 bool cow_pte_is_ready(void);
 bool cow_pte_wanted(struct mm_struct *mm);
 void cow_pte_enable(void);

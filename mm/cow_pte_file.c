@@ -291,7 +291,7 @@ static bool cow_pte_file_join(struct mm_struct *mm, pmd_t *pmd,
 			pmdp_table_publish(mm, pmd, ptdesc_address(ptdesc));
 			mm_inc_nr_ptes(mm);
 			atomic_long_inc(&mm->cow_pte.nr_published);
-			count_vm_event(COW_PTE_JOIN);
+			cow_pte_count(mm, COW_PTE_JOIN, 1);
 			trace_cow_pte_join(mm, slot, _RET_IP_);
 		}
 		spin_unlock(ptl);
@@ -353,7 +353,7 @@ static int cow_pte_file_publish(struct vm_fault *vmf, struct cow_pte_pool *pool,
 		pmdp_table_publish(mm, vmf->pmd, table);
 		vmf->prealloc_pte = NULL;
 		atomic_long_inc(&mm->cow_pte.nr_published);
-		count_vm_event(COW_PTE_PUBLISH);
+		cow_pte_count(mm, COW_PTE_PUBLISH, 1);
 		trace_cow_pte_publish(mm, slot, _RET_IP_);
 	}
 	spin_unlock(ptl);
@@ -465,7 +465,7 @@ static void cow_pte_file_leave_end(struct mm_struct *mm,
 		mm_dec_nr_ptes(mm);
 	}
 	atomic_long_sub(left->nr, &mm->cow_pte.nr_published);
-	count_vm_events(COW_PTE_LEAVE, left->nr);
+	cow_pte_count(mm, COW_PTE_LEAVE, left->nr);
 }
 
 /*

@@ -17,6 +17,7 @@
 
 struct mmu_gather;
 struct mmu_notifier_range;
+struct seq_file;
 
 /**
  * struct cow_pte_fork - one fork() in progress that shares tables
@@ -958,6 +959,8 @@ static inline unsigned long cow_pte_published_bytes(struct mm_struct *mm)
 {
 	return atomic_long_read(&mm->cow_pte.nr_published) * COW_PTE_TABLE_SIZE;
 }
+
+int cow_pte_stat_show(struct seq_file *m, struct mm_struct *mm);
 
 static inline void cow_pte_exec(struct mm_struct *mm)
 {

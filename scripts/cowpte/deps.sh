@@ -8,7 +8,8 @@
 #
 # Groups: build, verify, guest, redis, test, soak (these if none is named: what make
 # check and make bench need); bench, for all benchmarks; static, for make static;
-# ppc64le, for kernels and guests of that architecture.
+# ppc64le, for kernels and guests of that architecture; deb, config and image, for
+# make deb and make deb-test.
 set -euo pipefail
 # shellcheck source=scripts/cowpte/common.sh
 . "$(dirname "$0")/common.sh"
@@ -33,6 +34,12 @@ bench_pkgs=(afl++ libsqlite3-dev gnuplot-nox linux-perf stress-ng perl python3
 ppc64le_pkgs=(gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross qemu-system-ppc
 	      mmdebstrap ca-certificates)
 
+# what only "make deb" needs, Debian's configurations, and what only "make deb-test"
+# needs
+deb_pkgs=(debhelper dpkg-dev)
+config_pkgs=(linux-config-6.12)
+image_pkgs=(mmdebstrap ca-certificates qemu-system-x86 e2fsprogs fdisk)
+
 # what only "make static" runs
 static_pkgs=(sparse coccinelle)
 
@@ -49,9 +56,12 @@ packages()
 		test) printf '%s\n' "${test_pkgs[@]}" ;;
 		bench) printf '%s\n' "${bench_pkgs[@]}" ;;
 		soak) printf '%s\n' "${soak_pkgs[@]}" ;;
+		deb) printf '%s\n' "${deb_pkgs[@]}" ;;
+		config) printf '%s\n' "${config_pkgs[@]}" ;;
+		image) printf '%s\n' "${image_pkgs[@]}" ;;
 		static) printf '%s\n' "${static_pkgs[@]}" ;;
 		ppc64le) printf '%s\n' "${ppc64le_pkgs[@]}" ;;
-		*) die "no such group of packages: $group (build, verify, guest, redis, test, bench, soak, static or ppc64le)" ;;
+		*) die "no such group of packages: $group (build, verify, guest, redis, test, bench, soak, static, ppc64le, deb, config or image)" ;;
 		esac
 	done
 }

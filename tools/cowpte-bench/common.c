@@ -189,6 +189,8 @@ int cowpte_vmstat(struct cowpte_vmstat *vs)
 	    parse_field(buf, "cow_pte_drop", &vs->drop) ||
 	    parse_field(buf, "cow_pte_fallback", &vs->fallback))
 		return -ENOENT;
+	if (parse_field(buf, "cow_pte_skip", &vs->skip))
+		vs->skip = 0;
 	if (parse_field(buf, "cow_pte_publish", &vs->publish))
 		vs->publish = 0;
 	if (parse_field(buf, "cow_pte_join", &vs->join))

@@ -51,6 +51,7 @@ struct cowpte_vmstat {
 	unsigned long long reuse;
 	unsigned long long drop;
 	unsigned long long fallback;
+	unsigned long long skip;
 	/* 0 from a kernel without tables of files */
 	unsigned long long publish;
 	unsigned long long join;

@@ -31,7 +31,7 @@ _cowpte()
 		esac
 		if [[ $cur = -* ]]; then
 			words="--pid --help"
-			[ "$command" != status ] || words+=" --all --json --watch"
+			[ "$command" != status ] || words+=" --all --json --verbose --watch"
 		else
 			words=$(cd /proc && echo [0-9]*)
 		fi

@@ -43,6 +43,7 @@ static void __noreturn usage_help(void)
 	       " -p, --pid <pid>[,<pid>...]  processes, as the operands are\n"
 	       " -a, --all                   status: all processes that are switched on\n"
 	       " -j, --json                  status: as JSON\n"
+	       " -v, --verbose               status: all that the kernel knows of a process\n"
 	       " -w, --watch <seconds>       status: again and again, until interrupted\n"
 	       " -0, --off                   run: without sharing, where it would be inherited\n"
 	       "\n"
@@ -278,6 +279,64 @@ static void comm_of(pid_t pid, char *buf, size_t size)
 /* What status shows of a process, in kB, if the kernel tells it. */
 static const char *const sizes[] = { "VmPTE", "VmCowPTE", "VmFilePTE" };
 
+/* And what the lines of /proc/PID/cow_pte_stat mean, those in bytes first */
+static const struct {
+	const char *name;
+	const char *text;
+	const char *heading;	/* of a column, in kB */
+} stats[] = {
+	{ "shared_bytes", "shared with others now:", "SHARED" },
+	{ "saved_bytes", "saved by that:", "SAVED" },
+	{ "alone_bytes", "marked, but no others are left:", NULL },
+	{ "borrowing_bytes", "copies that borrow their pages:", NULL },
+	{ "file_bytes", "of files, for others to join:", NULL },
+	{ "last_fork_share", "its last fork shared:", NULL },
+	{ "last_fork_skip", "its last fork shared none, for:", NULL },
+	{ "share", "attached to its children:", NULL },
+	{ "skip", "forks that shared none:", NULL },
+	{ "fallback", "copied by fork all the same:", NULL },
+	{ "fallback_stack", "... for the stack", NULL },
+	{ "fallback_pinned", "... for pages pinned for I/O", NULL },
+	{ "fallback_vma", "... for memory that is not shared", NULL },
+	{ "break", "copied at a change:", NULL },
+	{ "break_fault", "... by a write", NULL },
+	{ "lend", "... borrowing the pages", NULL },
+	{ "settle", "copies that count their pages:", NULL },
+	{ "reuse", "taken back as the last one:", NULL },
+	{ "drop", "given up as a whole:", NULL },
+	{ "publish", "made for a file:", NULL },
+	{ "join", "of a file, joined:", NULL },
+	{ "leave", "of a file, left to others:", NULL },
+};
+
+/*
+ * The lines of /proc/PID/cow_pte_stat. Return: 0, or -1 where it cannot be read: on
+ * an older kernel, or for want of permission.
+ */
+static int pid_stat(pid_t pid, char *buf, size_t size)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/cow_pte_stat", (int)pid);
+	return read_file(path, buf, size) > 0 ? 0 : -1;
+}
+
+/* The word behind @name, copied to @word, or NULL */
+static const char *stat_word(const char *buf, const char *name, char *word, size_t size)
+{
+	size_t len = strlen(name);
+
+	for (; buf; buf = strchr(buf, '\n')) {
+		buf += *buf == '\n';
+		if (!strncmp(buf, name, len) && buf[len] == ' ') {
+			snprintf(word, size, "%.*s", (int)strcspn(buf + len + 1, "\n"),
+				 buf + len + 1);
+			return word;
+		}
+	}
+	return NULL;
+}
+
 static void show_heading(void)
 {
 	size_t i;
@@ -285,13 +344,35 @@ static void show_heading(void)
 	printf("%7s %-15s %-7s", "PID", "COMMAND", "COW-PTE");
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
 		printf(" %13s", sizes[i]);
+	for (i = 0; i < ARRAY_SIZE(stats) && stats[i].heading; i++)
+		printf(" %13s", stats[i].heading);
 	putchar('\n');
 }
 
-static void show(struct json *json, pid_t pid, bool on)
+/* All that the kernel knows, a line each */
+static void show_stats(const char *buf)
+{
+	char word[64];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(stats); i++) {
+		if (!stat_word(buf, stats[i].name, word, sizeof(word)) ||
+		    !strcmp(word, "-"))
+			continue;
+		if (strstr(stats[i].name, "_bytes"))
+			printf("        %-34s %llu kB\n", stats[i].text,
+			       strtoull(word, NULL, 10) / 1024);
+		else
+			printf("        %-34s %s\n", stats[i].text, word);
+	}
+}
+
+static void show(struct json *json, pid_t pid, bool on, bool verbose)
 {
 	unsigned long long kb;
+	char buf[2048] = "";
 	char comm[64];
+	char word[64];
 	size_t i;
 
 	comm_of(pid, comm, sizeof(comm));
@@ -313,13 +394,29 @@ static void show(struct json *json, pid_t pid, bool on)
 		else if (!json)
 			printf(" %13s", "-");
 	}
+	if (pid_stat(pid, buf, sizeof(buf)))
+		buf[0] = '\0';
+	for (i = 0; i < ARRAY_SIZE(stats); i++) {
+		bool told = stat_word(buf, stats[i].name, word, sizeof(word));
+
+		if (json && told && isdigit((unsigned char)word[0]))
+			json_int(json, stats[i].name, strtoll(word, NULL, 10));
+		else if (json && told)
+			json_str(json, stats[i].name, word);
+		else if (!json && stats[i].heading && told)
+			printf(" %10llu kB", strtoull(word, NULL, 10) / 1024);
+		else if (!json && stats[i].heading)
+			printf(" %13s", "-");
+	}
 	if (json)
 		json_close(json, '}');
 	else
 		putchar('\n');
+	if (!json && verbose)
+		show_stats(buf);
 }
 
-static int status_pids(struct json *json, const struct pids *pids)
+static int status_pids(struct json *json, const struct pids *pids, bool verbose)
 {
 	int ret = EXIT_SUCCESS;
 	bool heading = json;
@@ -338,7 +435,7 @@ static int status_pids(struct json *json, const struct pids *pids)
 		if (!heading)
 			show_heading();
 		heading = true;
-		show(json, pids->pid[i], on);
+		show(json, pids->pid[i], on, verbose);
 	}
 	if (json)
 		json_close(json, ']');
@@ -349,7 +446,7 @@ static int status_pids(struct json *json, const struct pids *pids)
  * Every process that is on. Those of other users cannot be looked at, which
  * is no error but must not pass for "off" either.
  */
-static int status_all(struct json *json)
+static int status_all(struct json *json, bool verbose)
 {
 	unsigned int hidden = 0;
 	struct dirent *d;
@@ -371,7 +468,7 @@ static int status_all(struct json *json)
 		pid = atoi(d->d_name);
 		on = pid_get(pid);
 		if (on > 0)
-			show(json, pid, on);
+			show(json, pid, on, verbose);
 		else if (on == -EACCES || on == -EPERM)
 			hidden++;
 	}
@@ -394,6 +491,7 @@ static const struct {
 	size_t offset;
 } counters[] = {
 	{ false, "share", "attached to a child by fork:", VMSTAT(share) },
+	{ false, "skip", "forks that shared none:", VMSTAT(skip) },
 	{ false, "break", "copied at a change:", VMSTAT(brk) },
 	{ false, "reuse", "taken back by the last one:", VMSTAT(reuse) },
 	{ false, "drop", "given up as a whole:", VMSTAT(drop) },
@@ -457,7 +555,7 @@ static int status_system(struct json *json)
 	return EXIT_SUCCESS;
 }
 
-static int status(bool all, const struct pids *pids, bool as_json)
+static int status(bool all, const struct pids *pids, bool as_json, bool verbose)
 {
 	struct json writer = { .f = stdout }, *json = as_json ? &writer : NULL;
 	int on = cowpte_get();
@@ -465,15 +563,15 @@ static int status(bool all, const struct pids *pids, bool as_json)
 	if (on < 0)
 		feature_error(-on);
 	if (all)
-		return status_all(json);
+		return status_all(json, verbose);
 	if (pids->nr)
-		return status_pids(json, pids);
+		return status_pids(json, pids, verbose);
 	return status_system(json);
 }
 
 /* A screen after the other, or a JSON text after the other. */
 static void __noreturn watch(double seconds, bool all, const struct pids *pids,
-			     bool as_json)
+			     bool as_json, bool verbose)
 {
 	struct timespec pause = {
 		.tv_sec = (time_t)seconds,
@@ -483,7 +581,7 @@ static void __noreturn watch(double seconds, bool all, const struct pids *pids,
 	for (;;) {
 		if (!as_json && isatty(STDOUT_FILENO))
 			fputs("\033[H\033[J", stdout);
-		status(all, pids, as_json);
+		status(all, pids, as_json, verbose);
 		if (fflush(stdout) || ferror(stdout))
 			err(EXIT_FAILURE, "standard output");
 		nanosleep(&pause, NULL);
@@ -512,6 +610,7 @@ int main(int argc, char **argv)
 		{ "json",	no_argument,		NULL, 'j' },
 		{ "off",	no_argument,		NULL, '0' },
 		{ "pid",	required_argument,	NULL, 'p' },
+		{ "verbose",	no_argument,		NULL, 'v' },
 		{ "version",	no_argument,		NULL, 'V' },
 		{ "watch",	required_argument,	NULL, 'w' },
 		{ NULL, 0, NULL, 0 }
@@ -519,6 +618,7 @@ int main(int argc, char **argv)
 	enum { NONE, RUN, STATUS, ON, OFF } cmd = NONE;
 	const char *name, *options;
 	struct pids pids = { };
+	bool verbose = false;
 	bool json = false;
 	bool off = false;
 	bool all = false;
@@ -556,7 +656,7 @@ int main(int argc, char **argv)
 	 * '+': the options after the command to run are its own. Processes may
 	 * stand before or behind options.
 	 */
-	options = cmd == RUN ? "+hV0" : "ahjp:Vw:";
+	options = cmd == RUN ? "+hV0" : "ahjp:vVw:";
 	while ((c = getopt_long(argc, argv, options, longopts, NULL)) != -1) {
 		switch (c) {
 		case 'a':
@@ -567,6 +667,9 @@ int main(int argc, char **argv)
 			break;
 		case 'p':
 			add_pids(&pids, optarg);
+			break;
+		case 'v':
+			verbose = true;
 			break;
 		case 'w':
 			every = seconds_arg(optarg);
@@ -590,7 +693,8 @@ int main(int argc, char **argv)
 		add_pids(&pids, argv[c]);
 
 	if ((cmd == RUN && (pids.nr || all)) || (cmd != RUN && off) ||
-	    (cmd != STATUS && (all || json || every)) || (all && pids.nr)) {
+	    (cmd != STATUS && (all || json || verbose || every)) ||
+	    (all && pids.nr) || (verbose && !all && !pids.nr)) {
 		warnx("these options do not go with '%s' or with each other", name);
 		usage_error();
 	}
@@ -612,8 +716,8 @@ int main(int argc, char **argv)
 		break;
 	default:
 		if (every)
-			watch(every, all, &pids, json);
-		ret = status(all, &pids, json);
+			watch(every, all, &pids, json, verbose);
+		ret = status(all, &pids, json, verbose);
 		break;
 	}
 	free(pids.pid);

@@ -131,6 +131,7 @@ for arg in 0 x -1 100000; do
 	says "watch: '$arg'" "... is refused"
 done
 status 1 "-j does not go with on" "$cowpte" on -j 1
+status 1 "-v does not go without a process" "$cowpte" status -v
 for pid in 0 -1 x 1x '' 99999999999999999999 2147483648; do
 	status 1 "status of PID '$pid'" "$cowpte" status -p "$pid"
 	says 'invalid PID' "... is called invalid"
@@ -188,12 +189,23 @@ if [ -n "$feature" ]; then
 	if [ -n "$have_python" ]; then
 		"$cowpte" status --json $pid $$ > "$dir/json"
 		json "status --json of processes" "len(d) == 2 and d[0]['pid'] == $pid and
-			d[0]['on'] is False and d[0]['VmPTE'] > 0 and d[0]['VmCowPTE'] >= 0"
+			d[0]['on'] is False and d[0]['VmPTE'] > 0 and d[0]['VmCowPTE'] >= 0 and
+			d[0]['shared_bytes'] >= 0 and d[0]['last_fork_skip'] == '-'"
 		"$cowpte" status --json > "$dir/json"
 		json "status --json of the system" "d['enabled'] == '$setting' and
 			d['PageTables'] > 0 and d['share'] >= 0"
 		"$cowpte" status --json --all > "$dir/json"
 		json "status --json of all" "all(p['on'] for p in d)"
+	fi
+	status 0 "status -v" "$cowpte" status -v $pid
+	says 'shared with others now: .* kB' "... tells what is shared"
+	says 'copied at a change: .* [0-9]' "... and what was copied"
+	if [ "$setting" = prctl ]; then
+		# shellcheck disable=SC2016 # for that shell
+		status 0 "a small process forks" "$cowpte" run sh -c '"$0" status -v $$; true' "$cowpte"
+		says 'its last fork shared none, for: *min_tables' "... and is told why nothing is shared"
+	else
+		skip "a small process forks" "in the mode '$setting' it shares, too"
 	fi
 	timeout 3 "$cowpte" status --watch 0.2 $pid > "$dir/out" 2> "$dir/err"
 	is 124 $? "status --watch goes on until it is stopped"

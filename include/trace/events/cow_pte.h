@@ -83,6 +83,25 @@ TRACE_EVENT(cow_pte_fallback,
 		  __get_str(reason))
 );
 
+TRACE_EVENT(cow_pte_skip,
+
+	TP_PROTO(struct mm_struct *oldmm, const char *reason),
+
+	TP_ARGS(oldmm, reason),
+
+	TP_STRUCT__entry(
+		__field(void *,		oldmm)
+		__string(reason, reason)
+	),
+
+	TP_fast_assign(
+		__entry->oldmm = oldmm;
+		__assign_str(reason);
+	),
+
+	TP_printk("oldmm=%p reason=%s", __entry->oldmm, __get_str(reason))
+);
+
 TRACE_EVENT(cow_pte_share,
 
 	TP_PROTO(struct mm_struct *mm, struct mm_struct *oldmm,

@@ -225,6 +225,15 @@ long cow_status(pid_t pid, const char *field)
 	return cow_read_field(path, field);
 }
 
+/* The value of a field in /proc/PID/cow_pte_stat, or -1 */
+long cow_stat(pid_t pid, const char *field)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/cow_pte_stat", pid);
+	return cow_read_field(path, field);
+}
+
 /**
  * cow_smaps_field() - a line of the caller's smaps
  * @addr: an address in the mapping that is meant

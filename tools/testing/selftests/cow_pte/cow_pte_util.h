@@ -264,6 +264,7 @@ long cow_anon_pages(void);
 long cow_anon_lru(void);
 long cow_swap_used(void);
 long cow_status(pid_t pid, const char *field);
+long cow_stat(pid_t pid, const char *field);
 long cow_smaps_field(const char *addr, const char *field);
 __u64 cow_pagemap(pid_t pid, const void *addr);
 void cow_fold_vmstat(void);

@@ -721,6 +721,15 @@ TEST_F(sysfs, prctl_needs_opt_in)
 	cow_world_stop();
 }
 
+/* A file of one of the processes */
+static const char *cow_proc_path(unsigned int proc, const char *name)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", cow_proc[proc].pid, name);
+	return path;
+}
+
 FIXTURE(counters) {
 };
 
@@ -841,6 +850,164 @@ TEST_F(counters, untouched_without_opt_in)
 			TH_LOG("%s", name[i] ?: "");
 		}
 	}
+}
+
+FIXTURE(stat) {
+	char min_tables[32];
+};
+
+FIXTURE_SETUP(stat)
+{
+	const char *why = no_prctl_mode();
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_LT(0, cow_read_file(COW_SYSFS "min_tables", self->min_tables,
+				   sizeof(self->min_tables)));
+}
+
+FIXTURE_TEARDOWN(stat)
+{
+	cow_write_file(COW_SYSFS "min_tables", self->min_tables);
+	cow_set_system_mode(COW_ON);
+}
+
+/* What each of two sharers has, and has done */
+TEST_F(stat, life_of_a_table)
+{
+	long shared, alone, copied, faults, reused;
+	pid_t parent, child;
+
+	EXPECT_LE(2, shared_by_fork(COW_ON));
+	parent = cow_proc[0].pid;
+	child = cow_proc[1].pid;
+	EXPECT_LE(2, cow_stat(parent, "share"));
+	EXPECT_EQ(cow_stat(parent, "share"), cow_stat(parent, "last_fork_share"));
+	EXPECT_EQ(0, cow_stat(parent, "skip"));
+	EXPECT_EQ(0, cow_stat(child, "share"));
+	EXPECT_EQ(0, cow_stat(child, "last_fork_share"));
+
+	/* The socket calls themselves break tables the first time */
+	cow_check_all("after fork");
+	cow_poke(0, world->nr_pages - 1);
+	cow_poke(1, world->nr_pages - 1);
+	shared = cow_stat(parent, "shared_bytes");
+	alone = cow_stat(parent, "alone_bytes");
+	EXPECT_LE(4096, shared);
+	EXPECT_EQ(shared, cow_stat(child, "shared_bytes"));
+	/* Of what two share, each saves half */
+	EXPECT_EQ(shared / 2, cow_stat(parent, "saved_bytes"));
+	EXPECT_EQ(shared / 2, cow_stat(child, "saved_bytes"));
+
+	copied = cow_stat(child, "break");
+	faults = cow_stat(child, "break_fault");
+	cow_poke(1, 0);
+	EXPECT_EQ(copied + 1, cow_stat(child, "break"));
+	EXPECT_EQ(faults + 1, cow_stat(child, "break_fault"));
+	EXPECT_EQ(shared - 4096, cow_stat(child, "shared_bytes"));
+	EXPECT_EQ(shared - 4096, cow_stat(parent, "shared_bytes"));
+	EXPECT_EQ(alone + 4096, cow_stat(parent, "alone_bytes"));
+	EXPECT_EQ(alone + shared, cow_status(parent, "VmCowPTE") * 1024);
+
+	reused = cow_stat(parent, "reuse");
+	cow_poke(0, 0);
+	EXPECT_EQ(reused + 1, cow_stat(parent, "reuse"));
+	EXPECT_EQ(alone, cow_stat(parent, "alone_bytes"));
+	cow_check_all("after the writes");
+	cow_world_stop();
+}
+
+/* A system call that breaks a table is told from a fault */
+TEST_F(stat, break_by_call)
+{
+	long copied, faults;
+
+	EXPECT_LE(2, shared_by_fork(COW_ON));
+	cow_check_all("after fork");
+	copied = cow_stat(cow_proc[1].pid, "break");
+	faults = cow_stat(cow_proc[1].pid, "break_fault");
+	ASSERT_EQ(0, cow_write_file(cow_proc_path(1, "clear_refs"), "1"));
+	EXPECT_LT(copied, cow_stat(cow_proc[1].pid, "break"));
+	EXPECT_EQ(faults, cow_stat(cow_proc[1].pid, "break_fault"));
+	cow_world_stop();
+}
+
+TEST_F(stat, fallback_reasons)
+{
+	const char *why = cow_mem_start(COW_ON, &cow_mem[MEM_dontfork_neighbour]);
+	pid_t pid;
+
+	ASSERT_EQ(NULL, why);
+	cow_fork(0, COW_FORK);
+	pid = cow_proc[0].pid;
+	EXPECT_LE(1, cow_stat(pid, "fallback_stack"));
+	EXPECT_LE(1, cow_stat(pid, "fallback_vma"));
+	EXPECT_EQ(cow_stat(pid, "fallback"),
+		  cow_stat(pid, "fallback_stack") + cow_stat(pid, "fallback_vma") +
+		  cow_stat(pid, "fallback_pinned"));
+	cow_world_stop();
+}
+
+/* Why the last fork shared nothing, in the words of the file */
+static const char *last_skip(void)
+{
+	static char buf[1024];
+	char *word;
+
+	if (cow_read_file(cow_proc_path(0, "cow_pte_stat"), buf, sizeof(buf)) <= 0)
+		cow_fail("no cow_pte_stat");
+	word = strstr(buf, "last_fork_skip ");
+	if (!word)
+		cow_fail("no reason");
+	word += strlen("last_fork_skip ");
+	word[strcspn(word, "\n")] = '\0';
+	return word;
+}
+
+TEST_F(stat, skipped_forks)
+{
+	long before = cow_vmstat("cow_pte_skip");
+
+	EXPECT_LE(2, shared_by_fork(COW_ON));
+	EXPECT_STREQ("-", last_skip());
+	ASSERT_EQ(0, cow_write_file(COW_SYSFS "enabled", "never"));
+	cow_fork(0, COW_FORK);
+	EXPECT_STREQ("never", last_skip());
+	EXPECT_EQ(0, cow_stat(cow_proc[0].pid, "last_fork_share"));
+	ASSERT_EQ(0, cow_write_file(COW_SYSFS "enabled", "prctl"));
+	cow_world_stop();
+
+	ASSERT_EQ(0, cow_write_file(COW_SYSFS "min_tables", "1000000"));
+	EXPECT_EQ(0, shared_by_fork(COW_ON));
+	EXPECT_STREQ("min_tables", last_skip());
+	EXPECT_EQ(1, cow_stat(cow_proc[0].pid, "skip"));
+	cow_world_stop();
+	EXPECT_EQ(before + 2, cow_vmstat("cow_pte_skip"));
+
+	/* Who has not asked skips nothing */
+	EXPECT_EQ(0, shared_by_fork(COW_OFF));
+	EXPECT_STREQ("-", last_skip());
+	EXPECT_EQ(0, cow_stat(cow_proc[0].pid, "skip"));
+	cow_world_stop();
+}
+
+/* What others share is theirs to know */
+TEST_F(stat, not_for_others)
+{
+	int status, fd;
+	pid_t pid;
+
+	EXPECT_LE(2, shared_by_fork(COW_ON));
+	pid = fork();
+	if (!pid) {
+		if (setresuid(65534, 65534, 65534))
+			_exit(1);
+		fd = open(cow_proc_path(0, "cow_pte_stat"), O_RDONLY | O_CLOEXEC);
+		_exit(fd < 0 && errno == EACCES ? 0 : 2);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	cow_world_stop();
 }
 
 int main(int argc, char **argv)
