@@ -1263,6 +1263,8 @@ static void cow_pte_settle_entry(struct mm_struct *mm, struct ptdesc *borrower,
 		ClearPageAnonExclusive(page);
 	folio_get(folio);
 	folio_dup_file_rmap_pte(folio, page);
+	/* Pairs with __cow_pte_settle(), which looks without the lock. */
+	smp_wmb();
 	ptep_table_upgrade(mm, addr, ptep, pte, pte_unmkspecial(pte));
 	cow_pte_loan_end();
 }
@@ -1316,29 +1318,34 @@ static struct ptdesc *cow_pte_lock_lender_of(pmd_t *pmd)
 	return NULL;
 }
 
+/* Under the table's lock: is its last sharer to call cow_pte_settle_crowd()? */
+static __always_inline bool cow_pte_crowded(struct ptdesc *ptdesc)
+{
+	return ptdesc->pt_cow_word & COW_PTE_LENDS && ptdesc->pt_cow_sharers == 1 &&
+	       cow_pte_nr_borrowers(ptdesc) > COW_PTE_SETTLE_MAX;
+}
+
 /*
  * All borrowers are about to be settled: because the mm is alone with its table, or
  * walks it.  One under each hold of the locks, until few are left, other borrowers
- * than the mm's own table first.
+ * than the mm's own table first.  Meanwhile they do not become more: nobody is left
+ * who could borrow, or no more loans are made.
  */
 static void cow_pte_settle_crowd(struct mm_struct *mm, pmd_t *pmd,
 				 unsigned long slot, bool walk)
 {
 	struct ptdesc *lender, *borrower;
-	pmd_t pmdval = pmdp_get_lockless(pmd);
 	spinlock_t *pml, *ptl;	/* of the PMD page; the borrower's */
 	bool more;
 
-	if (pmd_table_protected(pmdval) ?
-	    !(READ_ONCE(pmd_table_ptdesc(pmdval)->pt_cow_word) & COW_PTE_LENDS) :
-	    !walk)
-		return;
 	do {
 		pml = pmd_lock(mm, pmd);
 		lender = cow_pte_lock_lender_of(pmd);
-		more = lender && cow_pte_nr_borrowers(lender) > COW_PTE_SETTLE_MAX &&
-		       (walk || (pmd_table_protected(*pmd) &&
-				 lender->pt_cow_sharers == 1));
+		if (lender && walk)
+			lender->pt_cow_word |= COW_PTE_WALKED;
+		more = lender && (walk || pmd_table_protected(*pmd)) &&
+		       (walk ? cow_pte_nr_borrowers(lender) > COW_PTE_SETTLE_MAX :
+			       cow_pte_crowded(lender));
 		if (more) {
 			borrower = lender->pt_cow_loan;
 			if (borrower == pmd_table_ptdesc(*pmd))
@@ -1422,9 +1429,13 @@ static void cow_pte_merge(struct mm_struct *mm, struct ptdesc *lender,
 	cow_pte_loan_begin();
 	for (i = 0; i < PTRS_PER_PTE; i++, dst++, lent++) {
 		to = ptep_get(dst);
-		/* The zero pages are special on both sides. */
-		if (!pte_present(to) || !pte_special(to) ||
-		    !pte_lendable(ptep_get(lent)))
+		pte = ptep_get(lent);
+		/*
+		 * A zero page is special, too, and may be here where a page was
+		 * borrowed: reclaim may discard it in one of the tables only.
+		 */
+		if (!pte_present(to) || !pte_special(to) || !pte_lendable(pte) ||
+		    pte_pfn(to) != pte_pfn(pte))
 			continue;
 		pte = ptep_get_and_clear_full(mm, slot + i * PAGE_SIZE, lent, true);
 		cow_pte_forget_page(mm, pte);
@@ -1456,25 +1467,22 @@ void __cow_pte_settle(struct mm_struct *mm, unsigned long addr, pte_t *ptep,
 		return;
 	for (borrower = ptdesc->pt_cow_loan; borrower;
 	     borrower = borrower->pt_cow_next) {
-		ptl = ptlock_ptr(borrower);
 		ptep = cow_pte_ptdesc_table(borrower) + pte_index(addr);
-		spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+		/* With the lender's lock held none comes to be borrowed. */
 		for (i = 0; i < nr; i++)
+			if (cow_pte_entry_borrowed(ptep_get(ptep + i)))
+				break;
+		if (i == nr)
+			continue;
+		ptl = ptlock_ptr(borrower);
+		spin_lock_nested(ptl, COW_PTE_BORROWER_NESTING);
+		for (; i < nr; i++)
 			cow_pte_settle_entry(mm, borrower, addr + i * PAGE_SIZE,
 					     ptep + i);
 		spin_unlock(ptl);
 	}
-}
-
-/*
- * No more loans of this table, while it is shared: another thread's fault would put
- * a borrower in the walker's way, and other borrowers map pages that it counts.
- */
-static void cow_pte_walk_lender(struct mm_struct *mm, struct ptdesc *lender,
-				unsigned long slot)
-{
-	cow_pte_settle_borrowers(mm, lender, slot, false);
-	lender->pt_cow_word |= COW_PTE_WALKED;
+	/* Pairs with cow_pte_settle_entry(): the caller looks at the mapcount. */
+	smp_rmb();
 }
 
 void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
@@ -1487,11 +1495,18 @@ void __cow_pte_settle_walk(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 	/* The table may become one that borrows: see cow_pte_walk_again(). */
 	if (counts_loans && pmd_table_protected(pmdp_get_lockless(pmd)))
 		return;
+	/*
+	 * No more loans of this table, while it is shared: another thread's fault
+	 * would put a borrower in the walker's way, and other borrowers map pages
+	 * that it counts.
+	 */
 	cow_pte_settle_crowd(mm, pmd, slot, true);
 	pml = pmd_lock(mm, pmd);
 	lender = cow_pte_lock_lender_of(pmd);
 	if (lender) {
-		cow_pte_walk_lender(mm, lender, slot);
+		cow_pte_settle_borrowers(mm, lender, slot, false);
+		/* If it is not the same table as above. */
+		lender->pt_cow_word |= COW_PTE_WALKED;
 		spin_unlock(ptlock_ptr(lender));
 	}
 	if (pmd_table_borrows(*pmd))
@@ -1754,7 +1769,6 @@ static int cow_pte_do_break(struct mm_struct *mm, pmd_t *pmd, unsigned long addr
 	pte_t *table;
 
 again:
-	cow_pte_settle_crowd(mm, pmd, slot, false);
 	pml = pmd_lock(mm, pmd);
 	if (!pmd_table_protected(*pmd)) {
 		/* If not, another thread of this mm was here first. */
@@ -1766,6 +1780,12 @@ again:
 	ptdesc = pmd_table_ptdesc(*pmd);
 	ptl = ptlock_ptr(ptdesc);
 	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+	if (unlikely(cow_pte_crowded(ptdesc))) {
+		spin_unlock(ptl);
+		spin_unlock(pml);
+		cow_pte_settle_crowd(mm, pmd, slot, false);
+		goto again;
+	}
 	if (ptdesc->pt_cow_sharers == 1) {
 		cow_pte_reuse(mm, pmd, ptdesc, slot);
 		cow_pte_count(mm, COW_PTE_REUSE, 1);
@@ -1875,7 +1895,7 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 	spinlock_t *pml, *ptl;
 	bool others = false;
 
-	cow_pte_settle_crowd(mm, pmd, cow_pte_slot(addr), false);
+again:
 	pml = pmd_lock(mm, pmd);
 	if (pmd_table_published(*pmd)) {
 		/* Even if none has joined yet. */
@@ -1884,6 +1904,12 @@ bool __cow_pte_others(struct mm_struct *mm, pmd_t *pmd, unsigned long addr)
 		ptdesc = pmd_table_ptdesc(*pmd);
 		ptl = ptlock_ptr(ptdesc);
 		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+		if (unlikely(cow_pte_crowded(ptdesc))) {
+			spin_unlock(ptl);
+			spin_unlock(pml);
+			cow_pte_settle_crowd(mm, pmd, cow_pte_slot(addr), false);
+			goto again;
+		}
 		others = ptdesc->pt_cow_sharers > 1;
 		if (!others) {
 			cow_pte_reuse(mm, pmd, ptdesc, cow_pte_slot(addr));
@@ -2103,10 +2129,11 @@ static void cow_pte_drop_zero_pages(struct mm_struct *mm, pte_t *pte)
 
 /*
  * The mm leaves the table, of which it has flushed nothing yet if it lives.
- * Return: false if the table is its own again, to be zapped the ordinary way.
+ * Return: 1; 0 if the table is its own again, to be zapped the ordinary way; -EAGAIN
+ * if a crowd has to be settled before that.
  */
-static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
-					 unsigned long slot, bool dying)
+static __always_inline int cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
+					unsigned long slot, bool dying)
 {
 	struct ptdesc *ptdesc = pmd_table_ptdesc(*pmd);
 	spinlock_t *ptl = ptlock_ptr(ptdesc);
@@ -2114,11 +2141,15 @@ static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
 
 	spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
 	if (ptdesc->pt_cow_sharers == 1) {
+		if (cow_pte_crowded(ptdesc)) {
+			spin_unlock(ptl);
+			return -EAGAIN;
+		}
 		if (dying)
 			cow_pte_merge(mm, ptdesc, slot);
 		cow_pte_reuse(mm, pmd, ptdesc, slot);
 		spin_unlock(ptl);
-		return false;
+		return 0;
 	}
 	if (!dying || IS_ENABLED(CONFIG_DEBUG_COW_PTE))
 		cow_pte_drop_rss(mm, ptdesc, table);
@@ -2130,7 +2161,7 @@ static __always_inline bool cow_pte_drop(struct mm_struct *mm, pmd_t *pmd,
 	}
 	cow_pte_leave(ptdesc);
 	spin_unlock(ptl);
-	return true;
+	return 1;
 }
 
 /*
@@ -2153,7 +2184,7 @@ void cow_pte_unload(struct mm_struct *mm)
  * A dying mm, of which no CPU walks the tables any more: what it had is settled
  * by __cow_pte_mm_exit(), for who looks at it now?  The lock keeps the OOM reaper
  * away.
- * Return: the number of entries that are none now.
+ * Return: the number of entries that are none now, or -EAGAIN as cow_pte_drop().
  */
 static noinline long cow_pte_drop_run(struct mm_struct *mm, pmd_t *pmd,
 				      unsigned long slot, unsigned long end)
@@ -2161,6 +2192,7 @@ static noinline long cow_pte_drop_run(struct mm_struct *mm, pmd_t *pmd,
 	unsigned long nr_dropped = 0;
 	pmd_t *start = pmd;
 	spinlock_t *pml;	/* of the PMD page */
+	int ret = 0;
 
 	end = min(end, slot + COW_PTE_DROP_MAX * PMD_SIZE);
 	pml = pmd_lock(mm, pmd);
@@ -2170,17 +2202,14 @@ static noinline long cow_pte_drop_run(struct mm_struct *mm, pmd_t *pmd,
 				continue;
 			break;
 		}
-		/* A crowd is settled first, by who begins a run here. */
-		if (unlikely(READ_ONCE(pmd_table_ptdesc(*pmd)->pt_cow_word) &
-			     COW_PTE_LENDS) && pmd != start)
-			break;
-		if (!cow_pte_drop(mm, pmd, slot, true))
+		ret = cow_pte_drop(mm, pmd, slot, true);
+		if (ret <= 0)
 			break;
 		nr_dropped++;
 	}
 	mm->cow_pte.nr_dropped += nr_dropped;
 	spin_unlock(pml);
-	return pmd - start;
+	return pmd == start ? ret : pmd - start;
 }
 
 long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
@@ -2190,8 +2219,8 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	unsigned long slot = cow_pte_slot(addr);
 	unsigned long next = pmd_addr_end(addr, end);
 	struct mm_struct *mm = tlb->mm;
-	bool dropped = false;
 	spinlock_t *pml;	/* of the PMD page */
+	long dropped;
 
 	/* By file offset: in place, for all sharers. */
 	if (cow_pte_zap_by_offset(details))
@@ -2220,18 +2249,25 @@ long __cow_pte_zap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 		return 1;
 	}
 
-	cow_pte_settle_crowd(mm, pmd, slot, false);
 	if (tlb->fullmm) {
 		cow_pte_unload(mm);
-		return cow_pte_drop_run(mm, pmd, slot, end);
+		while ((dropped = cow_pte_drop_run(mm, pmd, slot, end)) < 0)
+			cow_pte_settle_crowd(mm, pmd, slot, false);
+		return dropped;
 	}
 
+again:
+	dropped = 0;
 	pml = pmd_lock(mm, pmd);
 	if (pmd_table_protected(*pmd))
 		dropped = cow_pte_drop(mm, pmd, slot, false);
 	else if (pmd_table_borrows(*pmd))	/* Another thread was faster. */
 		cow_pte_end_borrower(mm, pmd, slot, false);
 	spin_unlock(pml);
+	if (dropped < 0) {
+		cow_pte_settle_crowd(mm, pmd, slot, false);
+		goto again;
+	}
 	if (dropped) {
 		atomic_long_dec(&mm->cow_pte.nr_protected);
 		mm_dec_nr_ptes(mm);

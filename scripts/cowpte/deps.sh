@@ -21,7 +21,7 @@ verify_pkgs=(shellcheck python3-git python3-ply)
 guest_pkgs=(qemu-system-x86 iproute2 e2fsprogs)
 redis_pkgs=(redis-server redis-tools)
 # what the selftests and the kernel's own mm tests link or run
-test_pkgs=(liburing-dev libcap-dev libnuma-dev bsdextrautils)
+test_pkgs=(liburing-dev libcap-dev libnuma-dev bsdextrautils criu)
 
 # what "make soak" runs beside the selftests
 soak_pkgs=(stress-ng trinity)
