@@ -273,20 +273,20 @@ TEST_F_TIMEOUT(criu, dump_and_restore, 240)
 {
 	int status;
 
-	ASSERT_EQ(0, run("mkdir %s/1 %s/2 %s/3", dir, dir, dir));
+	ASSERT_EQ(0, run("mkdir %s/i1 %s/i2 %s/i3", dir, dir, dir));
 	if (variant->on)
 		EXPECT_LE(1, shared_tables(self->pid[0]));
 	/* An earlier state, and what has changed since */
-	ASSERT_EQ(0, criu("pre-dump", self->pid[0], "-D 1"));
+	ASSERT_EQ(0, criu("pre-dump", self->pid[0], "-D i1"));
 	tell(_metadata, self, SIGUSR2);
 	tell(_metadata, self, SIGUSR1);
-	ASSERT_EQ(0, criu("pre-dump", self->pid[0], "-D 2 --prev-images-dir ../1"));
+	ASSERT_EQ(0, criu("pre-dump", self->pid[0], "-D i2 --prev-images-dir ../i1"));
 	tell(_metadata, self, SIGUSR1);
-	ASSERT_EQ(0, criu("dump", self->pid[0], "-D 3 --prev-images-dir ../2"));
+	ASSERT_EQ(0, criu("dump", self->pid[0], "-D i3 --prev-images-dir ../i2"));
 	ASSERT_EQ(self->pid[0], waitpid(self->pid[0], &status, 0));
 
-	ASSERT_EQ(0, run("cd %s && criu restore -d -D 3 -o log > /dev/null 2>&1 ||"
-			 " { grep Error 3/log | sed 's/^/# /'; false; }", dir));
+	ASSERT_EQ(0, run("cd %s && criu restore -d -D i3 -o log > /dev/null 2>&1 ||"
+			 " { grep Error i3/log | sed 's/^/# /'; false; }", dir));
 	tell(_metadata, self, SIGUSR2);
 	tell(_metadata, self, SIGUSR1);
 }
