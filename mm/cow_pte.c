@@ -2737,6 +2737,7 @@ int cow_pte_prctl_set(struct mm_struct *mm, unsigned long on)
 	return 0;
 }
 
+#ifdef CONFIG_PROC_FS
 /* How many have the table behind an entry, 0 if it is private or of a file. */
 static unsigned int cow_pte_nr_sharers(struct mm_struct *mm, pmd_t *pmd)
 {
@@ -2749,7 +2750,6 @@ static unsigned int cow_pte_nr_sharers(struct mm_struct *mm, pmd_t *pmd)
 	return nr;
 }
 
-#ifdef CONFIG_PROC_FS
 /**
  * cow_pte_stat_show - print what /proc/PID/cow_pte_stat says
  * @m: where to
