@@ -29,7 +29,7 @@
 /* The first has two children, of which one has a child */
 static const int parent_of[NR_PROCS] = { -1, 0, 0, 1 };
 
-static char dir[] = "/tmp/cow_pte_criu.XXXXXX";
+static char dir[32];
 static unsigned int *mem;
 
 /* Each process writes to a page in seven of its own, in a round */
@@ -93,7 +93,7 @@ static void answer(int proc, int round)
 }
 
 /* Waits for signals: USR1 writes the next round, USR2 only looks */
-static void __attribute__((noreturn)) serve(int proc, int round)
+static void __noreturn serve(int proc, int round)
 {
 	sigset_t set;
 	int sig;
@@ -110,7 +110,7 @@ static void __attribute__((noreturn)) serve(int proc, int round)
 	}
 }
 
-static void __attribute__((noreturn)) run_tree(void)
+static void __noreturn run_tree(void)
 {
 	int proc, page, child;
 	sigset_t set;
@@ -161,7 +161,7 @@ static bool answered(int proc, int lines, int *round, pid_t *pid, int *wrong)
 		if (!f)
 			continue;
 		for (n = 0; fgets(line, sizeof(line), f);)
-			n += strchr(line, '\n') != NULL;
+			n += !!strchr(line, '\n');
 		fclose(f);
 		if (n >= lines)
 			return n == lines &&
@@ -215,6 +215,7 @@ FIXTURE_SETUP(criu)
 		/* criu inherits it, too, and forks to restore */
 		ASSERT_EQ(0, prctl(PR_SET_COW_PTE, 1, 0, 0, 0));
 	}
+	snprintf(dir, sizeof(dir), "/tmp/cow_pte_criu.XXXXXX");
 	ASSERT_NE(NULL, mkdtemp(dir));
 	if (!fork())
 		run_tree();
@@ -238,7 +239,8 @@ FIXTURE_TEARDOWN(criu)
 }
 
 /* Tell all of them, and look at what they say */
-static void tell(struct __test_metadata *_metadata, FIXTURE_DATA(criu) *self, int sig)
+static void tell(struct __test_metadata *_metadata,
+		 struct _test_data_criu *self, int sig)
 {
 	int proc, round, wrong;
 	pid_t pid;
@@ -257,11 +259,25 @@ static void tell(struct __test_metadata *_metadata, FIXTURE_DATA(criu) *self, in
 	}
 }
 
-static int criu(const char *command, pid_t pid, const char *options)
+/* A command of criu for the whole tree, or what was wrong in its log */
+static int dump(const char *command, pid_t pid, const char *options)
 {
-	return run("cd %s && criu %s -t %d --track-mem -o log %s > /dev/null 2>&1 ||"
-		   " { grep -h Error */log | sed 's/^/# /'; false; }",
-		   dir, command, pid, options);
+	int error = run("cd %s && criu %s -t %d --track-mem -o log %s > /dev/null 2>&1",
+			dir, command, pid, options);
+
+	if (error)
+		run("grep -h Error %s/*/log | sed 's/^/# /'", dir);
+	return error;
+}
+
+static int bring_back(const char *options)
+{
+	int error = run("cd %s && criu restore -d -o log %s > /dev/null 2>&1",
+			dir, options);
+
+	if (error)
+		run("grep -h Error %s/*/log | sed 's/^/# /'", dir);
+	return error;
 }
 
 static long shared_tables(pid_t pid)
@@ -277,16 +293,15 @@ TEST_F_TIMEOUT(criu, dump_and_restore, 240)
 	if (variant->on)
 		EXPECT_LE(1, shared_tables(self->pid[0]));
 	/* An earlier state, and what has changed since */
-	ASSERT_EQ(0, criu("pre-dump", self->pid[0], "-D i1"));
+	ASSERT_EQ(0, dump("pre-dump", self->pid[0], "-D i1"));
 	tell(_metadata, self, SIGUSR2);
 	tell(_metadata, self, SIGUSR1);
-	ASSERT_EQ(0, criu("pre-dump", self->pid[0], "-D i2 --prev-images-dir ../i1"));
+	ASSERT_EQ(0, dump("pre-dump", self->pid[0], "-D i2 --prev-images-dir ../i1"));
 	tell(_metadata, self, SIGUSR1);
-	ASSERT_EQ(0, criu("dump", self->pid[0], "-D i3 --prev-images-dir ../i2"));
+	ASSERT_EQ(0, dump("dump", self->pid[0], "-D i3 --prev-images-dir ../i2"));
 	ASSERT_EQ(self->pid[0], waitpid(self->pid[0], &status, 0));
 
-	ASSERT_EQ(0, run("cd %s && criu restore -d -D i3 -o log > /dev/null 2>&1 ||"
-			 " { grep Error i3/log | sed 's/^/# /'; false; }", dir));
+	ASSERT_EQ(0, bring_back("-D i3"));
 	tell(_metadata, self, SIGUSR2);
 	tell(_metadata, self, SIGUSR1);
 }
