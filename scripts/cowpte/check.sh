@@ -193,6 +193,7 @@ all()
 	summed "build matrix" "$SCRIPTS/matrix.sh" tiny no-migration
 	if step "user programs" "$SCRIPTS/user.sh" bench; then
 		tools
+		step "package of the tools" "$SCRIPTS/deb.sh" tools || true
 	fi
 
 	if step "debug kernel" "$SCRIPTS/kernel.sh" debug; then

@@ -150,32 +150,40 @@ tools()
 	rm -rf "$root"
 }
 
-case ${1:-all} in
-all|tools) ;;
-*) die "usage: deb.sh [tools]" ;;
-esac
-case $CONFIG in
-debian) time="1 to 2 hours" config=config ;;
-cloud) time="about 40 minutes" config=config ;;
-small) time="10 minutes" config='' ;;
-running) time="half an hour, as the modules are" config='' ;;
-*)
-	[ -f "$CONFIG" ] || die "CONFIG is debian, cloud, running, small or a file, not '$CONFIG'"
-	CONFIG=$(realpath "$CONFIG")
-	KOUT=$OUT/kernel-file
-	time="a while, as the file is"
-	config=''
-	;;
-esac
-[ "$(uname -m)" = x86_64 ] || die "packages can be built on x86-64 only"
-# shellcheck disable=SC2086 # none, or one
-"$SCRIPTS/deps.sh" build deb $config
-mkdir -p "$OUT"
-if [ "${1:-all}" = all ]; then
-	tree_exists
-	need_space "$BUILD" "$([ "$CONFIG" = small ] && echo 4 || echo 20)" "building a kernel package"
-	say "takes $time on two idle cores"
-	kernel
-fi
-tools
-(cd "$OUT" && ls -- *.deb) | sed "s|^|deb: ${OUT#"$TOP"/}/|"
+main()
+{
+	local time config
+
+	case ${1:-all} in
+	all|tools) ;;
+	*) die "usage: deb.sh [tools]" ;;
+	esac
+	case $CONFIG in
+	debian) time="1 to 2 hours" config=config ;;
+	cloud) time="about 40 minutes" config=config ;;
+	small) time="10 minutes" config='' ;;
+	running) time="half an hour, as the modules are" config='' ;;
+	*)
+		[ -f "$CONFIG" ] || die "CONFIG is debian, cloud, running, small or a file, not '$CONFIG'"
+		CONFIG=$(realpath "$CONFIG")
+		KOUT=$OUT/kernel-file
+		time="a while, as the file is"
+		config=''
+		;;
+	esac
+	[ "$(uname -m)" = x86_64 ] || die "packages can be built on x86-64 only"
+	mkdir -p "$OUT"
+	if [ "${1:-all}" = all ]; then
+		# shellcheck disable=SC2086 # none, or one
+		"$SCRIPTS/deps.sh" build deb $config
+		tree_exists
+		need_space "$BUILD" "$([ "$CONFIG" = small ] && echo 4 || echo 20)" "building a kernel package"
+		say "takes $time on two idle cores"
+		kernel
+	fi
+	tools
+	(cd "$OUT" && ls -- *.deb) | sed "s|^|deb: ${OUT#"$TOP"/}/|"
+}
+
+# (a function: read as a whole, as this file may be edited while it builds)
+main "$@"; exit
