@@ -62,7 +62,7 @@ help:
 	@echo '                   (CONFIG=debian, more than an hour; cloud, running, small or a FILE)'
 	@echo '  deb-tools        only the tools'
 	@echo '  deb-test         are they good? on an image of Debian 13, through its own boot'
-	@echo '                   loader and systemd, with its Redis (20 minutes)'
+	@echo '                   loader and systemd, with its Redis (3 minutes, and 10 to build them)'
 	@echo 'Send:'
 	@echo '  series           the overlay as a series of patches, in build/series'
 	@echo '  series-check     the same; does each step build, off and on? (15 minutes)'
