@@ -172,6 +172,8 @@ fi
 if [ -n "$feature" ]; then
 	sleep 1000 &
 	pid=$!
+	# What is switched on before it executes the program may be left behind there.
+	until [ "$(cat "/proc/$pid/comm")" = sleep ]; do sleep 0.1; done
 	status 0 "on -p" "$cowpte" on -p $pid
 	status 0 "status -p" "$cowpte" status -p $pid -p $$
 	says "^ *$pid .* on .* kB .* kB" "... shows on, VmPTE and VmCowPTE"
